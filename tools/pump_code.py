@@ -7,6 +7,7 @@ that is due: when the source is another one than it was.
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,12 @@ Its first byte is where the function `lines` of that begins, and at START[machin
 SOURCE = "{source}"
 """The SHA-256 of the source."""
 START = {start}
+RECORD_BYTES = {record}
+"""Longer output is cut into several lines of moderate size."""
+HEAD_BYTES = 512
+"""What comes before the output in a line is at most so long."""
+GROWTH = 6
+"""A byte becomes so many at most: a backslash, u and four digits."""
 CODE = {{
 {code}}}
 '''
@@ -76,8 +83,10 @@ def main() -> None:
     made = {machine: compiled(machine) for machine in COMPILERS}
     starts = ", ".join(f'"{machine}": {start}' for machine, (_, start) in made.items())
     code = "".join(f'    "{machine}": {quoted(code)}' for machine, (code, _) in made.items())
-    source = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
-    MADE.write_text(_HEAD.format(source=source, start=f"{{{starts}}}", code=code))
+    source = SOURCE.read_bytes()
+    record = re.findall(rb"#define RECORD_BYTES (\d+)", source)[0].decode()
+    words = {"source": hashlib.sha256(source).hexdigest(), "start": f"{{{starts}}}", "record": record, "code": code}
+    MADE.write_text(_HEAD.format(**words))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Mapping, Sequence
 
-from nbcontain.linux import little_programs, syscalls
+from nbcontain.linux import code_memory, little_programs, syscalls
 from nbcontain.values import dataclass
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -24,17 +24,14 @@ if TYPE_CHECKING:
 
 # Unlike CDLL it keeps Python's lock: nobody has to look afterwards for threads, of which the child has but one.
 _libc = ctypes.PyDLL(None, use_errno=True)
-_mmap, _mprotect, _madvise, _munmap, _syscall = _libc.mmap, _libc.mprotect, _libc.madvise, _libc.munmap, _libc.syscall
+_madvise, _syscall = _libc.madvise, _libc.syscall
 _word, _int, _pointer = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
-_mmap.argtypes, _mmap.restype = (_pointer, _word, _int, _int, _int, ctypes.c_long), _word
-_mprotect.argtypes = _madvise.argtypes = (_pointer, _word, _int)
-_munmap.argtypes = (_pointer, _word)
+_madvise.argtypes = (_pointer, _word, _int)
 _syscall.restype = ctypes.c_long
 _pthread_self = _libc.pthread_self
 _pthread_self.restype = _word
 _SIGCHLD, _CLONE_PARENT = 17, 0x8000
 _PR_GET_CHILD_SUBREAPER = 37
-_READ_WRITE, _READ_EXECUTE, _PRIVATE, _FAILED = 3, 5, 0x22, (1 << 64) - 1
 _DONT_FORK, _DO_FORK = 10, 11
 _END = 1 << 56
 """No memory of a process is beyond that."""
@@ -61,15 +58,7 @@ def has_heirs() -> bool:
 
 def is_possible() -> bool:
     """Whether this process may make code of its own, as `Calls` does: some machines let nobody do that."""
-    if not _CODE:
-        return False
-    page = os.sysconf("SC_PAGESIZE")
-    start = _mmap(None, page, _READ_WRITE, _PRIVATE, -1, 0)
-    if start == _FAILED:
-        return False
-    is_allowed = bool(_mprotect(start, page, _READ_EXECUTE) == 0)
-    _munmap(start, page)
-    return is_allowed
+    return bool(_CODE) and code_memory.is_possible(_CODE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +105,12 @@ class Calls:
         told, telling = os.pipe2(os.O_CLOEXEC)
         try:
             flags = _SIGCHLD | (_CLONE_PARENT if beside else 0)
-            page = os.sysconf("SC_PAGESIZE")
-            size = page + -(-self._size // page) * page
-            start = _mmap(None, size, _READ_WRITE, _PRIVATE, -1, 0)
-            if start == _FAILED:
-                raise _error()
-            data, table = _laid_out(start + page, self._calls, flags, telling)
-            ctypes.memmove(start, _CODE, len(_CODE))
-            ctypes.memmove(start + page, bytes(data), len(data))
-            if _mprotect(start, page, _READ_EXECUTE):
-                raise _error()
+            first = code_memory.pages(len(_CODE))
+            size = first + code_memory.pages(self._size)
+            start = code_memory.mapped(size)
+            data, table = _laid_out(start + first, self._calls, flags, telling)
+            ctypes.memmove(start + first, bytes(data), len(data))
+            code_memory.make_code(start, _CODE)
             _keep_but(start, start + size)
             pid: int = ctypes.PYFUNCTYPE(ctypes.c_long, _pointer)(start)(table)
             if pid < 0:
@@ -136,11 +121,6 @@ class Calls:
         finally:
             os.close(telling)
         return Child(pid, told, len(self._calls))
-
-
-def _error() -> OSError:
-    number = ctypes.get_errno()
-    return OSError(number, os.strerror(number))
 
 
 def _laid_out(start: int, calls: Sequence[Call], flags: int, telling: int) -> tuple[bytearray, int]:

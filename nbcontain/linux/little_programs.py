@@ -9,7 +9,8 @@ import struct
 
 MACHINES = {"x86_64": 62, "aarch64": 183}
 """Those that they can be made for, as the head of a program calls them (elf(5), e_machine)."""
-_HEAD, _AT = 64 + 56, 0x400000
+_HEAD, _SEGMENT = struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQQQ")
+_AT = 0x400000
 _NOTHING = {
     "x86_64": bytes.fromhex("31ff b83c000000 0f05"),  # xor edi, edi; mov eax, 60; syscall
     "aarch64": bytes.fromhex("000080d2 a80b80d2 010000d4"),  # mov x0, #0; mov x8, #93; svc #0
@@ -72,8 +73,19 @@ def loading(machine: str, loader: str, length: int) -> bytes:
 
 def program(machine: str, code: bytes) -> bytes:
     """All of a program that consists of this code."""
-    size = _HEAD + len(code)
-    head = struct.pack(
-        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, MACHINES[machine], 1, _AT + _HEAD, 64, 0, 0, 64, 56, 1, 0, 0, 0
-    )
-    return head + struct.pack("<IIQQQQQQ", 1, 5, 0, _AT, _AT, size, size, 0x10000) + code
+    size = head_bytes(1) + len(code)
+    return head(machine, _AT + head_bytes(1), (1, 5, 0, _AT, _AT, size, size, 0x10000)) + code
+
+
+def head_bytes(segments: int) -> int:
+    """How long the head of a program with so many segments is."""
+    return _HEAD.size + segments * _SEGMENT.size
+
+
+def head(machine: str, begin: int, *segments: tuple[int, ...]) -> bytes:
+    """That of a program that begins at this address, with the fields of its segments (elf(5), Elf64_Phdr)."""
+    first = _HEAD.pack(
+        b"\x7fELF\x02\x01\x01", 2, MACHINES[machine], 1, begin, _HEAD.size, 0, 0, _HEAD.size, _SEGMENT.size,
+        len(segments), 0, 0, 0,
+    )  # fmt: skip
+    return first + b"".join(_SEGMENT.pack(*each) for each in segments)

@@ -8,13 +8,13 @@ import struct
 from collections.abc import Mapping, Sequence
 
 from nbcontain.linux import little_programs, pump_code
+from nbcontain.linux.pump_code import GROWTH, HEAD_BYTES, RECORD_BYTES
 from nbcontain.values import dataclass
 
 _CODE_AT, _DATA_AT = 0x400000, 0x410000
 """Apart by the largest page there is, in memory as in the file."""
 _FDS = 8
-_RECORD_BYTES, _HEAD_BYTES = 8192, 512
-_OUT_BYTES = 64 + _HEAD_BYTES + 6 * _RECORD_BYTES
+_OUT_BYTES = 64 + HEAD_BYTES + GROWTH * RECORD_BYTES
 _STATE = struct.Struct(f"<QQ{'ihh' * _FDS}{'QQQ' * _FDS}qqqqQqQQQQQQQQQQQQ")
 """`struct state` of tools/pump.c."""
 _POLLIN = 1
@@ -59,7 +59,7 @@ class LittlePump:
         if machine not in pump_code.CODE:
             raise OSError("no code is known for this processor")
         fds = [*self.outputs, *self.watched]
-        if len(fds) > _FDS or any(len(head) > _HEAD_BYTES for head in self.outputs.values()):
+        if len(fds) > _FDS or any(len(head) > HEAD_BYTES for head in self.outputs.values()):
             raise OSError("more than there is room for")
         data = _Data()
         words = [data.text(name) for name in (self.names, self.lost, "python", _COPY + _ZEROS)]
@@ -77,8 +77,8 @@ class LittlePump:
             data.bytes(b'{"time":'),
         )  # fmt: skip
         kept = data.end()
-        contents = _STATE.pack(*numbers, kept, kept + _RECORD_BYTES) + data.contents
-        return _file(machine, contents, len(contents) + _RECORD_BYTES + _OUT_BYTES)
+        contents = _STATE.pack(*numbers, kept, kept + RECORD_BYTES) + data.contents
+        return _file(machine, contents, len(contents) + RECORD_BYTES + _OUT_BYTES)
 
 
 class _Data:
@@ -119,17 +119,13 @@ def _places(words: str) -> list[int]:
 
 def _file(machine: str, data: bytes, size: int) -> dict[int, bytes]:
     """An executable file (elf(5)): code that nobody may write to, and data that nobody may execute."""
-    code = pump_code.CODE[machine]
-    head_bytes = 64 + 3 * 56
-    begin = _CODE_AT + head_bytes + pump_code.START[machine]
-    head = struct.pack(
-        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, little_programs.MACHINES[machine], 1, begin, 64, 0, 0, 64, 56,
-        3, 0, 0, 0,
+    code, apart = pump_code.CODE[machine], _DATA_AT - _CODE_AT
+    head_bytes = little_programs.head_bytes(3)
+    length = head_bytes + len(code)
+    head = little_programs.head(
+        machine, _CODE_AT + head_bytes + pump_code.START[machine],
+        (_LOADED, _READ_EXECUTE, 0, _CODE_AT, _CODE_AT, length, length, apart),
+        (_LOADED, _READ_WRITE, apart, _DATA_AT, _DATA_AT, len(data), size, apart),
+        (_STACK, _READ_WRITE, 0, 0, 0, 0, 0, 16),
     )  # fmt: skip
-    length, apart = head_bytes + len(code), _DATA_AT - _CODE_AT
-    parts = (
-        struct.pack("<IIQQQQQQ", _LOADED, _READ_EXECUTE, 0, _CODE_AT, _CODE_AT, length, length, apart),
-        struct.pack("<IIQQQQQQ", _LOADED, _READ_WRITE, apart, _DATA_AT, _DATA_AT, len(data), size, apart),
-        struct.pack("<IIQQQQQQ", _STACK, _READ_WRITE, 0, 0, 0, 0, 0, 16),
-    )
-    return {0: head + b"".join(parts) + code, apart: data}
+    return {0: head + code, apart: data}

@@ -6,6 +6,12 @@ Its first byte is where the function `lines` of that begins, and at START[machin
 SOURCE = "80b03366998c146529efc1ba3978b356c44115eb928d952ed4a79a2955977d37"
 """The SHA-256 of the source."""
 START = {"x86_64": 764, "aarch64": 896}
+RECORD_BYTES = 8192
+"""Longer output is cut into several lines of moderate size."""
+HEAD_BYTES = 512
+"""What comes before the output in a line is at most so long."""
+GROWTH = 6
+"""A byte becomes so many at most: a backslash, u and four digits."""
 CODE = {
     "x86_64": bytes.fromhex(
         "41574989f74889ce41564989fe41554154554889d54889fa534c8d6d014c89c341514885db744f41bc002000004c39e34c0f46e3"

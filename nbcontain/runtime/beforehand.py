@@ -51,8 +51,8 @@ class Beforehand:
         """The root, and what has been mounted into it."""
         self._mounts: dict[int, int] = {}
         """Those of the container's that are in no root and no tree yet, by their places in the spec."""
-        self._network = self._sysfs = -1
-        """A network namespace that nobody is in, and a file system that shows it."""
+        self._network = -1
+        """A network namespace that nobody is in."""
         self._is_entered = False
         """This process is in it."""
         self._error: BaseException | None = None
@@ -65,11 +65,14 @@ class Beforehand:
         # namespace would lose the machine's network and mounts, which a container may want.
         with suppress(OSError, NbcontainError):
             if rung.mounts and not _is_in_user_namespace():
+                sysfs = -1
                 with suppress(OSError):
-                    self._prepare_network()
-                self._prepare_trees()
+                    sysfs = self._prepare_network()
+                self._prepare_trees(sysfs)
 
-    def _prepare_network(self) -> None:
+    def _prepare_network(self) -> int:
+        """Gives a file system that shows it; -1 where that cannot be."""
+        sysfs = -1
         own = os.open(_NETWORK, os.O_RDONLY | os.O_CLOEXEC)
         try:
             # Where this is refused, as by a filter around this place, nobody would get back.
@@ -79,19 +82,20 @@ class Beforehand:
                 loopback.bring_up()
                 made = os.open(_NETWORK, os.O_RDONLY | os.O_CLOEXEC)
                 with suppress(OSError):
-                    self._sysfs = furniture.new(_SYS, mount_options.parse(_SYS.options, PART))
+                    sysfs = furniture.new(_SYS, mount_options.parse(_SYS.options, PART))
             finally:
                 _return(lambda: syscalls.setns(own, syscalls.CLONE_NEWNET))
             self._network = made
         finally:
             os.close(own)
+        return sysfs
 
-    def _prepare_trees(self) -> None:
+    def _prepare_trees(self, sysfs: int = -1) -> None:
         """In a mount namespace that is gone afterwards: a copy of the mounts would miss what is mounted later, and keep
         others from unmounting."""
         own = os.open(_MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        shown = {len(USUAL): self._sysfs} if self._sysfs >= 0 else {}
+        shown = {len(USUAL): sysfs} if sysfs >= 0 else {}
         spec = Spec(
             Process(()), mounts=(*USUAL, *(_SYS for _ in shown)),
             linux=Linux(readonly_paths=hidden.READONLY),

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nbcontain.linux import little_pump
-from nbcontain.runtime import pump, sealed
+from nbcontain.runtime import output_lines, pump, sealed
 from nbcontain.values import dataclass
 
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -54,14 +54,32 @@ class Idle:
 
     def words(self) -> list[str]:
         """Itself as the arguments of a program; the first ones are all that the pump reads."""
-        outputs = " ".join(f"{fd}:{stream}" for fd, stream in self.outputs.items())
         watched = f"{self.pidfd} {self.listener}"
-        sink = self.silent if self.silent >= 0 else self.journal
         rest = {name: getattr(self, name) for name in _REST} | {"ids": dict(self.ids)}
         return [
-            str(_PACKAGE), self.task, str(sink), outputs, watched, f"{self.lost:020}",
-            repr(self.wake) if self.wake else "", "0" if self.silent >= 0 else str(self.limit), json.dumps(rest),
+            str(_PACKAGE), self.task, str(self.sink), self.names, watched, self.digits,
+            repr(self.wake) if self.wake else "", str(self.sink_limit), json.dumps(rest),
         ]  # fmt: skip
+
+    @property
+    def sink(self) -> int:
+        """Where output is written."""
+        return self.silent if self.silent >= 0 else self.journal
+
+    @property
+    def sink_limit(self) -> int:
+        """How large that may become."""
+        return 0 if self.silent >= 0 else self.limit
+
+    @property
+    def names(self) -> str:
+        """What the outputs are called, a word each."""
+        return " ".join(f"{fd}:{stream}" for fd, stream in self.outputs.items())
+
+    @property
+    def digits(self) -> str:
+        """How many bytes were lost, so that it can be written over."""
+        return f"{self.lost:020}"
 
     @classmethod
     def of(cls, words: list[str]) -> Idle:
@@ -79,8 +97,6 @@ class Idle:
         return [fd for fd in ends if fd >= 0]
 
 
-_SINK, _OUTPUTS, _LOST, _LIMIT = 2, 3, 5, 7
-"""Which of the words says what. Of what was lost it has 20 digits, so that it can be written over."""
 _REST = (
     "bundle", "pid", "lock", "pidfd", "listener", "journal", "mounts", "master", "peer", "network", "user", "silent",
     "wake", "limit", "delay",
@@ -117,13 +133,10 @@ def fall_asleep(state: Idle) -> None:
 def _little(state: Idle, words: list[str], command: list[str]) -> little_pump.LittlePump:
     """The little pump, which has as arguments for its later selves what Python's has, and says in them what changed."""
     whole = sealed.command(sys.executable, pump.WHOLE, *words)
-    heads = {
-        fd: f',"kind":"output","task":"{state.task}","stream":"{stream}","data":'.encode()
-        for fd, stream in state.outputs.items()
-    }
+    heads = {fd: output_lines.after_time(state.task, stream) for fd, stream in state.outputs.items()}
     return little_pump.LittlePump(
-        outputs=heads, names=words[_OUTPUTS], watched=(state.pidfd, state.listener), lost=words[_LOST],
-        journal=int(words[_SINK]), limit_bytes=int(words[_LIMIT]), wake=state.wake,
+        outputs=heads, names=state.names, watched=(state.pidfd, state.listener), lost=state.digits,
+        journal=state.sink, limit_bytes=state.sink_limit, wake=state.wake,
         whole=little_pump.Execution(sys.executable, whole, sealed.environment(sys.executable)),
         other=little_pump.Execution(sys.executable, command, sealed.SMALL),
     )  # fmt: skip

@@ -16,7 +16,12 @@ _END = b"}\n"
 
 def head(now: float, task: str, stream: str) -> bytes:
     """Where each of them begins, up to the output itself."""
-    return f'{{"time":{round(now, 6)!r},"kind":"output","task":"{task}","stream":"{stream}","data":'.encode()
+    return b'{"time":%r%b' % (round(now, 6), after_time(task, stream))
+
+
+def after_time(task: str, stream: str) -> bytes:
+    """What of that comes after the time."""
+    return f',"kind":"output","task":"{task}","stream":"{stream}","data":'.encode()
 
 
 def parts(now: float, task: str, stream: str, data: bytes) -> list[bytes]:

@@ -38,19 +38,18 @@ def main() -> None:
         poll.register(int(fd), select.POLLIN)
     for word in watched.split():
         poll.register(int(word), select.POLLIN)
-    end = select.poll()
-    end.register(int(watched.split()[0]), select.POLLIN)
+    end = int(watched.split()[0])
     sys.path.append(package)
     give_back()
     while True:
-        _, more = pump(poll, streams, task, int(journal), float(wake or "inf"), int(limit))
+        is_over, more = pump(poll, end, streams, task, int(journal), float(wake or "inf"), int(limit))
         lost = str(int(lost) + more)
         outputs = " ".join(f"{fd}:{stream}" for fd, stream in streams.items())
         try:
             awaken([package, task, journal, outputs, watched, lost, wake, limit, rest])
         except (OSError, ImportError, MemoryError):
             # No memory, or no interpreter any more. The container is worth another try, unless it has ended.
-            if end.poll(0):
+            if is_over:
                 return
             time.sleep(1)
 
@@ -122,23 +121,22 @@ def awaken(words: list[str]) -> None:
 
 
 def pump(
-    poll: select.poll, streams: dict[int, str], task: str, journal: int, wake: float, limit: int
-) -> tuple[int, int]:
-    """Until something is to be done that is not output: gives its descriptor, and how many bytes of output were lost.
-
-    -1 stands for the moment `wake` of the monotonic clock, and for a journal of `limit` bytes (0 is no limit).
-    """
+    poll: select.poll, end: int, streams: dict[int, str], task: str, journal: int, wake: float, limit: int
+) -> tuple[bool, int]:
+    """Until something is to be done that is not output, also at the moment `wake` of the monotonic clock, and when the
+    journal has `limit` bytes (0 is no limit): whether it is the container's `end`, and how many bytes of output were
+    lost."""
     lost = 0
     gap = b""
     while True:
-        other = -2
+        others: list[int] = []
         left_ms = None if wake == _NEVER else max(0.0, wake - time.monotonic()) * 1000
         if left_ms == 0:
-            return -1, lost
+            return False, lost
         for fd, _ in poll.poll(left_ms if left_ms is None else min(left_ms, _DAY_MS)):
             if fd not in streams:
                 # Seen to last: what was written before the end is read first.
-                other = fd
+                others.append(fd)
                 continue
             try:
                 data = posix.read(fd, _READ_BYTES)
@@ -163,7 +161,5 @@ def pump(
             if written >= 0:
                 # Half a line: the next one begins on a line of its own.
                 gap = b"\n" if missing else b""
-        if other != -2:
-            return other, lost
-        if limit and posix.lseek(journal, 0, 1) >= limit:
-            return -1, lost
+        if others or (limit and posix.lseek(journal, 0, 1) >= limit):
+            return end in others, lost

@@ -13,7 +13,7 @@ import sys
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 SMALL = ENVIRONMENT | {
@@ -26,27 +26,32 @@ _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 
 def sealed_copy(executable: str) -> int:
     """A descriptor of a copy of this file that can be executed and not be changed (memfd_create(2)). Raises OSError."""
-    copy = os.memfd_create("python", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
+
+    def fill(copy: int) -> None:
         with open(executable, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             done = 0
             while done < size:
                 done += os.sendfile(copy, file.fileno(), done, size - done)
-        fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
-    except BaseException:
-        os.close(copy)
-        raise
-    return copy
+
+    return _sealed("python", fill)
 
 
 def sealed_file(name: str, contents: Mapping[int, bytes]) -> int:
     """The same of a file with these contents, each at its place. Raises OSError."""
-    file = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
+
+    def fill(file: int) -> None:
         for place, data in contents.items():
             if os.pwrite(file, data, place) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return _sealed(name, fill)
+
+
+def _sealed(name: str, fill: Callable[[int], None]) -> int:
+    file = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        fill(file)
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         os.close(file)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from nbcontain.store.store import Store
 
 
-
 @dataclass(frozen=True, slots=True)
 class Collected:
     """What a collection removed. `size_bytes` is the room that it gave back, as far as it could be measured."""

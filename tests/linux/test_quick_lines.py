@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbcontain.linux import pump_code, quick_lines
+from nbcontain.linux import code_memory, pump_code
 from nbcontain.linux.quick_lines import QuickLines
 from nbcontain.runtime import output_lines
 
@@ -67,7 +67,7 @@ def test_a_processor_that_no_code_is_known_for_is_told(monkeypatch: pytest.Monke
 
 @needs_code
 def test_a_machine_that_lets_nobody_make_code_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quick_lines, "_mprotect", lambda *_: -1)
+    monkeypatch.setattr(code_memory, "_mprotect", lambda *_: -1)
     with pytest.raises(OSError):
         QuickLines(1)
 

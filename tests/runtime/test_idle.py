@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -185,45 +186,55 @@ class Awake(Exception):
     """The pump has become the whole supervisor."""
 
 
-def test_a_pump_that_cannot_become_whole_goes_on_pumping_and_tries_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@dataclass
+class Pump:
+    """Python's, in this process, of which nothing is given back."""
+
+    words: list[str]
+    program: int
+    end: int
+    wishing: int
+
+
+@pytest.fixture
+def pumping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pump:
     output, program = os.pipe()
-    ended, _ = os.pipe()
+    ended, end = os.pipe()
     wish, wishing = os.pipe()
     journal = os.open(tmp_path / "journal", os.O_WRONLY | os.O_CREAT)
-    os.write(program, b"one")
-    os.write(wishing, b"!")
+    words = ["/package", "0123", str(journal), f"{output}:stdout", f"{ended} {wish}", "0", "", "0", "{}"]
+    monkeypatch.setattr(pump, "give_back", lambda: None)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["-c", *words])
+    return Pump(words, program, end, wishing)
+
+
+def test_a_pump_that_cannot_become_whole_goes_on_pumping_and_tries_again(
+    pumping: Pump, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.write(pumping.program, b"one")
+    os.write(pumping.wishing, b"!")
     tries: list[list[str]] = []
 
     def awaken(words: list[str]) -> None:
         tries.append(words)
-        os.write(program, b"two")
+        os.write(pumping.program, b"two")
         raise Awake if len(tries) == 2 else OSError("no memory")
 
     monkeypatch.setattr(pump, "awaken", awaken)
-    # Of this process nothing is to be given back.
-    monkeypatch.setattr(pump, "give_back", lambda: None)
     monkeypatch.setattr(pump.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    words = ["/package", "0123", str(journal), f"{output}:stdout", f"{ended} {wish}", "0", "", "0", "{}"]
-    monkeypatch.setattr(sys, "argv", ["-c", *words])
     with pytest.raises(Awake):
         pump.main()
-    assert tries == [words, words]
+    assert tries == [pumping.words, pumping.words]
     written = [decode(each).event for each in (tmp_path / "journal").read_bytes().splitlines()]
     assert written == [Output("0123", "stdout", b"one"), Output("0123", "stdout", b"two")]
 
 
 def test_a_pump_that_cannot_become_whole_ends_with_its_container_whatever_else_is_wanted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pumping: Pump, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output, _ = os.pipe()
-    ended, end = os.pipe()
-    wish, wishing = os.pipe()
-    journal = os.open(tmp_path / "journal", os.O_WRONLY | os.O_CREAT)
-    os.write(wishing, b"!")
-    os.write(end, b"!")
+    os.write(pumping.wishing, b"!")
+    os.write(pumping.end, b"!")
 
     def awaken(words: list[str]) -> None:
         raise OSError("no memory")
@@ -232,11 +243,7 @@ def test_a_pump_that_cannot_become_whole_ends_with_its_container_whatever_else_i
         raise AssertionError("it waits for a container that has ended")
 
     monkeypatch.setattr(pump, "awaken", awaken)
-    monkeypatch.setattr(pump, "give_back", lambda: None)
     monkeypatch.setattr(pump.time, "sleep", sleep)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    words = ["/package", "0123", str(journal), f"{output}:stdout", f"{ended} {wish}", "0", "", "0", "{}"]
-    monkeypatch.setattr(sys, "argv", ["-c", *words])
     pump.main()
 
 

@@ -1,0 +1,57 @@
+"""Memory of this process with the processor's own code in it. Some machines let nobody make that."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+# Unlike CDLL it keeps Python's lock, and does not look for threads: a forked child has but one.
+_libc = ctypes.PyDLL(None, use_errno=True)
+_mmap, _mprotect, _munmap = _libc.mmap, _libc.mprotect, _libc.munmap
+_word, _int, _pointer = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
+_mmap.argtypes, _mmap.restype = (_pointer, _word, _int, _int, _int, ctypes.c_long), _word
+_mprotect.argtypes = (_pointer, _word, _int)
+_munmap.argtypes = (_pointer, _word)
+_READ_WRITE, _READ_EXECUTE, _PRIVATE, _FAILED = 3, 5, 0x22, (1 << 64) - 1
+
+
+def pages(size_bytes: int) -> int:
+    """So many bytes, rounded up to whole pages."""
+    page = os.sysconf("SC_PAGESIZE")
+    return -(-size_bytes // page) * page
+
+
+def mapped(size_bytes: int) -> int:
+    """The address of new memory, which begins at a page, and is all zeros. Raises OSError."""
+    place: int = _mmap(None, size_bytes, _READ_WRITE, _PRIVATE, -1, 0)
+    if place == _FAILED:
+        raise _error()
+    return place
+
+
+def make_code(place: int, code: bytes) -> None:
+    """Have this be the code there, to be run and not to be written to any more, to the end of its last page. Raises
+    OSError."""
+    ctypes.memmove(place, code, len(code))
+    if _mprotect(place, len(code), _READ_EXECUTE):
+        raise _error()
+
+
+def is_possible(code: bytes) -> bool:
+    """Whether this process may do that."""
+    try:
+        place = mapped(pages(len(code)))
+    except OSError:
+        return False
+    try:
+        make_code(place, code)
+    except OSError:
+        return False
+    finally:
+        _munmap(place, pages(len(code)))
+    return True
+
+
+def _error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))

@@ -13,9 +13,13 @@ from nbcontain.oci.image import LAYER_TAR, Descriptor, Layer
 from nbcontain.store import tar
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.layers import Applied, apply_tar
+from nbcontain.store.plain_members import PlainMembers
 from nbcontain.store.tar_writing import write_archive
 
 Member = tuple[tar.Entry, bytes]
+
+PLAIN: type[PlainMembers] | None = None
+"""What makes plain members when `unpack` does."""
 
 
 def member(name: str | bytes, kind: bytes = tar.REGULAR, data: bytes = b"", mode: int = 0o644, **rest: Any) -> Member:
@@ -44,7 +48,8 @@ def archive(*members: Member) -> bytes:
 
 
 def unpack(root: Path, data: bytes, **options: object) -> Applied:
-    return apply_tar(uncompressed(io.BytesIO(data)), str(root), **{"userxattr": True, **options})  # type: ignore[arg-type]
+    all_options: dict[str, Any] = {"userxattr": True, "plain": PLAIN, **options}
+    return apply_tar(uncompressed(io.BytesIO(data)), str(root), **all_options)
 
 
 def layer_of(data: bytes) -> Layer:

@@ -12,6 +12,11 @@ _word, _int, _pointer = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
 _mmap.argtypes, _mmap.restype = (_pointer, _word, _int, _int, _int, ctypes.c_long), _word
 _mprotect.argtypes = (_pointer, _word, _int)
 _munmap.argtypes = (_pointer, _word)
+_get_buffer, _release_buffer = ctypes.pythonapi.PyObject_GetBuffer, ctypes.pythonapi.PyBuffer_Release
+_get_buffer.argtypes = (ctypes.py_object, _pointer, _int)
+_release_buffer.argtypes, _release_buffer.restype = (_pointer,), None
+_BUFFER_WORDS = 16
+"""More than a Py_buffer has (Python's C API), whose first one is an address."""
 _READ_WRITE, _READ_EXECUTE, _PRIVATE, _FAILED = 3, 5, 0x22, (1 << 64) - 1
 
 
@@ -35,6 +40,14 @@ def make_code(place: int, code: bytes) -> None:
     ctypes.memmove(place, code, len(code))
     if _mprotect(place, len(code), _READ_EXECUTE):
         raise _error()
+
+
+def address(view: memoryview) -> int:
+    """Where its first byte is, for as long as somebody has it."""
+    found = (_word * _BUFFER_WORDS)()
+    _get_buffer(view, found, 0)
+    _release_buffer(found)
+    return found[0]
 
 
 def is_possible(code: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""The program that an idle supervisor is: a few kilobytes of the processor's own code (tools/pump.c), and what it has
+"""The program that an idle supervisor is: a few kilobytes of the processor's own code (tools/c/pump.c), and what it has
 to know. It writes output as lines of a journal; whatever else happens, it executes another program. Pure.
 """
 
@@ -16,7 +16,7 @@ _CODE_AT, _DATA_AT = 0x400000, 0x410000
 _FDS = 8
 _OUT_BYTES = 64 + HEAD_BYTES + GROWTH * RECORD_BYTES
 _STATE = struct.Struct(f"<QQ{'ihh' * _FDS}{'QQQ' * _FDS}qqqqQqQQQQQQQQQQQQ")
-"""`struct state` of tools/pump.c."""
+"""`struct state` of tools/c/pump.c."""
 _POLLIN = 1
 _COPY = "/proc/self/fd/"
 _ZEROS = "0" * 10

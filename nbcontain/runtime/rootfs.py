@@ -25,6 +25,7 @@ from nbcontain.store.makers import Makers
 from nbcontain.store.new_owners import give
 from nbcontain.store.owners import LIMIT_BYTES, Ledger
 from nbcontain.store.pack import Pipe
+from nbcontain.store.plain_members import PlainMembers
 from nbcontain.store.rooted_links import RootedLinks
 from nbcontain.store.tree_changes import Comparison, TreePacker, tree_changes
 from nbcontain.store.unpack_tree import TreeTarget
@@ -66,7 +67,7 @@ def apply_tar(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     applied = layers.apply_tar(
         ring.Received(source), ROOT, userxattr=arguments["userxattr"], ids=arguments["ids"], hashes=False,
         target_type=TreeTarget if arguments["form"] == "tree" else None,
-        ledger=ledger_to(rest[0]) if rest else None, recorder=recorder,
+        ledger=ledger_to(rest[0]) if rest else None, recorder=recorder, plain=PlainMembers,
     )  # fmt: skip
     files.write(inventory, recorder.packed())
     return {

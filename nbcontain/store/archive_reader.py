@@ -28,8 +28,8 @@ from nbcontain.store.archive_writer import CONTAINERD_NAME, Saved, blob_path
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.layer_writer import LayerWriter, Part, PartWriter, ring_for
+from nbcontain.store.open_directories import split
 from nbcontain.store.ring import Sender
-from nbcontain.store.unpack import split
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from nbcontain.oci.digest import ChainID
+    from nbcontain.store.plain_members import Made
     from nbcontain.store.snapshots import Snapshotter
 
     More = tuple[bytes, tuple[int, int], dict[bytes, bytes]]
@@ -41,27 +42,48 @@ class Recorder:
 
     def __init__(self) -> None:
         self._names: list[bytes] = []
-        self._kinds: list[bytes] = []
-        self._numbers: list[tuple[int, int, int, int, int]] = []
+        """Of one member each, or of several, with a zero byte between them."""
+        self._kinds = bytearray()
+        self._columns: tuple[list[int], ...] = ([], [], [], [], [])
         self._more: dict[int, list[Any]] = {}
         self._size_bytes = 0
 
     def take(self, entry: tar.Entry) -> None:
+        """One more."""
         if entry.link or entry.xattrs or entry.major or entry.minor:
             xattrs = {_text(key): _text(value) for key, value in entry.xattrs.items()}
-            self._more[len(self._names)] = [_text(entry.link), [entry.major, entry.minor], xattrs]
+            self._more[len(self._kinds)] = [_text(entry.link), [entry.major, entry.minor], xattrs]
         self._names.append(entry.name)
-        self._kinds.append(entry.kind)
-        self._numbers.append((entry.mode, entry.uid, entry.gid, entry.size, entry.mtime_ns))
+        self._kinds += entry.kind
+        modes, uids, gids, sizes, mtimes = self._columns
+        modes.append(entry.mode)
+        uids.append(entry.uid)
+        gids.append(entry.gid)
+        sizes.append(entry.size)
+        mtimes.append(entry.mtime_ns)
         self._size_bytes += entry.size
+
+    def take_made(self, made: Made) -> None:
+        """Several more."""
+        first, place = len(self._kinds), -1
+        for link in made.links.split(b"\0")[:-1]:
+            place = made.kinds.index(tar.SYMLINK, place + 1)
+            self._more[first + place] = [_text(link), [0, 0], {}]
+        self._names.append(made.names[:-1])
+        self._kinds += made.kinds
+        *columns, times = made.columns
+        for known, new in zip(self._columns, columns, strict=False):
+            known += new
+        self._columns[-1].extend([time * 1_000_000_000 for time in times])
+        self._size_bytes += made.size_bytes
 
     def packed(self, digests: Mapping[int, bytes] | None = None) -> bytes:
         """The inventory's bytes; nothing where it is not worth a file. `digests` are by the entries' places."""
-        if len(self._names) < _WORTH_ENTRIES and self._size_bytes < _WORTH_BYTES:
+        if len(self._kinds) < _WORTH_ENTRIES and self._size_bytes < _WORTH_BYTES:
             return b""
         document: dict[str, Any] = {
-            "version": _VERSION, "names": _text(b"\0".join(self._names)), "kinds": _text(b"".join(self._kinds)),
-            **dict(zip(_COLUMNS, zip(*self._numbers, strict=True), strict=True)), "more": self._more,
+            "version": _VERSION, "names": _text(b"\0".join(self._names)), "kinds": _text(bytes(self._kinds)),
+            **dict(zip(_COLUMNS, self._columns, strict=True)), "more": self._more,
             "digests": {place: digest.hex() for place, digest in (digests or {}).items()},
         }  # fmt: skip
         return zlib.compress(json.dumps(document, separators=(",", ":")).encode("ascii"), _LEVEL)

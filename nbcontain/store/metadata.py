@@ -26,10 +26,15 @@ class Metadata:
 
     def __init__(self, *, keeps_owners: bool, ledger: Ledger | None) -> None:
         self.lost_owners = self.lost_xattrs = 0
-        self._keeps_owners = keeps_owners
+        self.keeps_owners = keeps_owners
         self._ledger = ledger
         self._own: tuple[int, int] | None = None
         """Whom new files belong to, as seen on the first one."""
+
+    @property
+    def own(self) -> tuple[int, int] | None:
+        """Whom new files belong to; None for as long as that is not known."""
+        return self._own if self.keeps_owners else (0, 0)
 
     @property
     def records(self) -> bool:
@@ -38,7 +43,7 @@ class Metadata:
 
     def set(self, fd: int, path: bytes, leaf: bytes, entry: tar.Entry) -> None:
         """For a file that is open, and was made with the mode of this entry."""
-        usual = self._keeps_owners and (entry.uid, entry.gid) == self._own and entry.kind == tar.REGULAR
+        usual = self.keeps_owners and (entry.uid, entry.gid) == self._own and entry.kind == tar.REGULAR
         if not usual or entry.mode & 0o7000 or entry.xattrs:
             self._set(fd, path, leaf, entry, has_mode=True)
         os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
@@ -46,7 +51,7 @@ class Metadata:
     def set_directory(self, parent: int, path: bytes, leaf: bytes, entry: tar.Entry) -> None:
         """For a directory that nothing more is made in; without a leaf it is `parent`. Raises NotADirectoryError."""
         name, times = leaf or b".", (entry.mtime_ns, entry.mtime_ns)
-        if self._keeps_owners and not entry.xattrs:
+        if self.keeps_owners and not entry.xattrs:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             wanted = (stat.S_IFDIR | entry.mode, entry.uid, entry.gid)
             if (status.st_mode, status.st_uid, status.st_gid) == wanted:
@@ -63,7 +68,7 @@ class Metadata:
     def _set(self, fd: int, path: bytes, leaf: bytes, entry: tar.Entry, *, has_mode: bool) -> None:
         """All but the time."""
         owner = self._owner(entry, lambda: os.fstat(fd))
-        is_kept = self._keeps_owners
+        is_kept = self.keeps_owners
         if owner is not None:
             try:
                 os.fchown(fd, *owner)
@@ -73,7 +78,7 @@ class Metadata:
                 is_kept = False
         if not is_kept or entry.kind in (tar.CHARACTER, tar.BLOCK_DEVICE):
             self._keep(fd, path, leaf, entry)
-        if not has_mode or owner is not None or entry.mode & 0o7000 or not self._keeps_owners:
+        if not has_mode or owner is not None or entry.mode & 0o7000 or not self.keeps_owners:
             os.fchmod(fd, entry.mode)
         if entry.xattrs:
             self._set_xattrs(fd, entry)
@@ -81,7 +86,7 @@ class Metadata:
     def set_at(self, parent: int, path: bytes, leaf: bytes, entry: tar.Entry) -> None:
         """For what cannot be opened: symlinks, FIFOs, devices."""
         owner = self._owner(entry, lambda: os.stat(leaf, dir_fd=parent, follow_symlinks=False))
-        is_kept = self._keeps_owners
+        is_kept = self.keeps_owners
         if owner is not None:
             try:
                 os.chown(leaf, *owner, dir_fd=parent, follow_symlinks=False)
@@ -95,7 +100,7 @@ class Metadata:
 
     def _owner(self, entry: tar.Entry, status: Callable[[], os.stat_result]) -> tuple[int, int] | None:
         """Whom to give it to; None if it is its maker's already, or cannot be another's."""
-        if not self._keeps_owners:
+        if not self.keeps_owners:
             return None
         owner = (entry.uid, entry.gid)
         if self._own is None:

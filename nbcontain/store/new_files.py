@@ -13,6 +13,7 @@ from nbcontain.store import files, tar
 from nbcontain.store.metadata import Metadata
 
 Data = memoryview | tar.Reader
+Plain = Callable[[tar.Reader, list["tuple[tar.Entry, memoryview]"], Callable[[], None]], None]
 _NewFile = tuple[int, Data, bytes, bytes, tar.Entry]
 _MANY = 64
 """So many are open at a time."""
@@ -20,11 +21,12 @@ _MANY = 64
 
 def in_batches(
     stream: tar.Readable | tar.Pieces, limits: tar.Limits, each: Callable[[tar.Entry], None],
-    make: Callable[[tar.Entry, Data], None], finish: Callable[[], None], *, hashes: bool,
+    make: Callable[[tar.Entry, Data], None], finish: Callable[[], None], *, hashes: bool, plain: Plain | None = None,
 ) -> tar.Reader:  # fmt: skip
     """Read an archive to its last member: `each` is given every entry, then `make` those that a piece of it held.
 
-    `finish` is called when what `make` got is about to be gone. Raises what they raise, and BadArchive.
+    `finish` is called when what `make` got is about to be gone. `plain` is asked before each whether it makes that and
+    more by itself, and given what would have to be made before, and how. Raises what they raise, and BadArchive.
     """
     members: list[tuple[tar.Entry, memoryview]] = []
 
@@ -35,7 +37,12 @@ def in_batches(
         finish()
 
     reader = tar.Reader(stream, limits, hashes=hashes, leaving=leave)
-    while (entry := reader.next()) is not None:
+    while True:
+        if plain is not None:
+            plain(reader, members, leave)
+        entry = reader.next()
+        if entry is None:
+            break
         each(entry)
         if (data := reader.whole()) is not None:
             members.append((entry, data))

@@ -141,6 +141,23 @@ class Reader:
             raise BadArchive(f"the archive has more than {self._limits.entries} entries")
         return entry
 
+    @property
+    def left(self) -> int:
+        """So many more members may come."""
+        return self._limits.entries - self.entries
+
+    def at_hand(self) -> tuple[memoryview, int, int]:
+        """What is next, for who can read it: the piece, and from where to where. Nothing where it is not simple."""
+        start = self._start + self._padding
+        if self._body or self._defaults or start > self._end:
+            return self._view, self._end, self._end
+        return self._view, start, self._end
+
+    def passed(self, size_bytes: int, count: int) -> None:
+        """So many bytes of that, and members, were read."""
+        self._start, self._padding = self._start + self._padding + size_bytes, 0
+        self.entries += count
+
     def whole(self) -> memoryview | None:
         """All of the current member's data, where it is at hand; it is valid until `leaving` is called."""
         start, size = self._start, self._body

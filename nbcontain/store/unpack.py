@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 
 from nbcontain.errors import BadArchive
 from nbcontain.linux.directories import open_directory
@@ -13,6 +14,7 @@ from nbcontain.store.compression import uncompressed
 from nbcontain.store.inventory import Recorder
 from nbcontain.store.metadata import Metadata
 from nbcontain.store.new_files import Data, NewFiles, in_batches
+from nbcontain.store.open_directories import LEAF_BYTES, MANY, OpenDirectories, split
 from nbcontain.store.owners import Ledger
 from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, is_whiteout, join, opaque_xattr
 from nbcontain.values import dataclass
@@ -22,14 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal
 
+    from nbcontain.store.plain_members import Made, PlainMembers
+
     Ids = Literal["all", "single"]  # whether owners can be kept here, or everything belongs to the only id there is
 else:
     Ids = str
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_DIRECTORIES, _LEAF_BYTES = 128, 255
 _NO_LEAF = (b"", b".", b"..")
-_SYMLINK_HOPS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +54,21 @@ class Applied:
 def apply_tar(
     stream: tar.Readable | tar.Pieces, root: str = "/", *, userxattr: bool, ids: Ids = "all",
     limits: tar.Limits = tar.DEFAULT_LIMITS, hashes: bool = True, ledger: Ledger | None = None,
-    target_type: type[Target] | None = None, recorder: Recorder | None = None,
+    target_type: type[Target] | None = None, recorder: Recorder | None = None, plain: type[PlainMembers] | None = None,
 ) -> Applied:  # fmt: skip
     """Unpack a layer's tar into an empty directory, in overlayfs' form; or as another `target_type` does it.
 
     With `ids="single"` everything belongs to the caller. Owners and devices that cannot be are recorded in `ledger`, or
-    lost. `recorder` takes down what the tar says. Raises BadArchive for what is damaged or means harm, OSError for what
-    the disk says; the directory is then to be thrown away.
+    lost. `recorder` takes down what the tar says, and `plain` makes what it can, to the same effect. Raises BadArchive
+    for what is damaged or means harm, OSError for what the disk says; the directory is then to be thrown away.
     """
     old_umask = os.umask(0)
     try:
         with (target_type or Target)(root, userxattr, ids, ledger) as target:
-            return target.unpack(stream, limits, (recorder or Recorder()).take, hashes=hashes)
+            recorder = recorder or Recorder()
+            if plain is not None:
+                target.use(plain, recorder.take_made)
+            return target.unpack(stream, limits, recorder.take, hashes=hashes)
     finally:
         os.umask(old_umask)
 
@@ -113,12 +118,10 @@ class Target:
         self.size_bytes = self.skipped = 0
         self._opaque_xattr = opaque_xattr(userxattr=userxattr)
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._open: dict[bytes, tuple[int, bytes]] = {}
-        """Path as asked for → its fd, and its path with symlinks resolved."""
-        self._spelled: dict[bytes, tuple[int, bytes]] = {}
-        """The same by what stands before the last slash of a member's name, as it stands there."""
+        self._opened = OpenDirectories(self._root, self._is_own, self._make_opaque, self._leave)
         self._directories: dict[bytes, tar.Entry] = {}
         """Owner, mode and time of directories are set at the end, when nothing changes them any more."""
+        self._maker: PlainMembers | None = None
 
     def __enter__(self) -> Target:
         if not self._is_layer:
@@ -135,28 +138,74 @@ class Target:
 
     def __exit__(self, *_: object) -> None:
         self._files.close()
-        self._forget()
+        self._opened.forget()
         os.close(self._root)
 
     def unpack(
         self, stream: tar.Readable | tar.Pieces, limits: tar.Limits, each: Callable[[tar.Entry], None], *, hashes: bool
     ) -> Applied:  # fmt: skip
-        """All of an archive, of which `each` sees every entry first; what it amounted to."""
-        reader = in_batches(stream, limits, each, self._take, self._files.finish, hashes=hashes)
+        """All of an archive, of which `each` sees every entry first that this makes; what it amounted to."""
+        plain = self._take_plain if self._maker is not None else None
+        reader = in_batches(stream, limits, each, self._take, self._files.finish, hashes=hashes, plain=plain)
         total = reader.finish()
         self._finish_directories()
         lost, diff_id = self._metadata, DiffID(Digest("sha256", total)) if total else None
         return Applied(diff_id, reader.entries, self.size_bytes, lost.lost_owners, self.skipped, lost.lost_xattrs)
 
+    # --- plain members, made by the processor's own code ---
+
+    _makes_plain = True
+    """Whether nothing has to be known of a member before it is made."""
+
+    def use(self, maker: type[PlainMembers], told: Callable[[Made], None]) -> None:
+        """Have these made by it, where that can be, and `told` what was made."""
+        if not self._makes_plain:
+            return
+
+        def made(members: Made) -> None:
+            self.size_bytes += members.size_bytes
+            self._take_directories(members)
+            told(members)
+
+        with suppress(OSError):
+            self._maker = maker(self._opened.spelled_at, made, keeps_owners=self._metadata.keeps_owners)
+
+    def _take_plain(
+        self, reader: tar.Reader, before: list[tuple[tar.Entry, memoryview]], leave: Callable[[], None]
+    ) -> None:  # fmt: skip
+        if self._maker is not None and (own := self._metadata.own) is not None:
+            self._maker.take(reader, own, before, leave)
+
+    def _leave(self) -> None:
+        """No directory stays open."""
+        if self._maker is not None:
+            self._maker.tell()
+            self._maker.forget()
+
+    def _take_directories(self, members: Made) -> None:
+        """What is to be set of those that were made."""
+        place = members.kinds.find(tar.DIRECTORY)
+        if place < 0:
+            return
+        names = members.names.split(b"\0")
+        modes, uids, gids, _, times = members.columns
+        while place >= 0:
+            name = names[place]
+            head, _, leaf = name.removesuffix(b"/").rpartition(b"/")
+            self._directories[join(self._opened.spelled[head][1], leaf)] = tar.Entry(
+                name, tar.DIRECTORY, modes[place], uids[place], gids[place], 0, times[place] * 1_000_000_000
+            )
+            place = members.kinds.find(tar.DIRECTORY, place + 1)
+
+    # --- one member ---
+
     def _take(self, entry: tar.Entry, data: Data) -> None:
         """Make one entry; a later one of the same name wins."""
-        if max(len(self._open), len(self._spelled)) >= _OPEN_DIRECTORIES:
-            # Here, where no descriptor of them is in use.
-            self._forget()
+        self._opened.make_room()
         name = entry.name
         head, _, leaf = (name[:-1] if name.endswith(b"/") else name).rpartition(b"/")
-        known = self._spelled.get(head)
-        if known is None or leaf in _NO_LEAF or len(leaf) > _LEAF_BYTES:
+        known = self._opened.spelled.get(head)
+        if known is None or leaf in _NO_LEAF or len(leaf) > LEAF_BYTES:
             parts = split(name)
             if not parts:
                 if entry.kind != tar.DIRECTORY:
@@ -166,9 +215,9 @@ class Target:
                 return
             is_last = parts[-1] == leaf
             leaf = parts.pop()
-            known = self._directory(parts, b"/".join(parts))
+            known = self._opened.at(parts, b"/".join(parts))
             if is_last:
-                self._spelled[head] = known
+                self._opened.spelled[head] = known
         parent, path = known
         if leaf.startswith(WHITEOUT) and not self._is_whole:
             if self._is_layer:
@@ -247,7 +296,7 @@ class Target:
             if not parts:
                 raise FileNotFoundError
             name = parts.pop()
-            source, where = self._directory(parts, b"/".join(parts), make=False)
+            source, where = self._opened.at(parts, b"/".join(parts), make=False)
             status = os.stat(name, dir_fd=source, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode) or is_whiteout(status) or not self._is_own(join(where, name)):
                 raise FileNotFoundError
@@ -268,7 +317,7 @@ class Target:
         if is_directory and entry.kind == tar.DIRECTORY:
             return False
         if is_directory or stat.S_ISLNK(status.st_mode):
-            self._forget()
+            self._opened.forget()
         removal.remove_at(parent, leaf)
         if is_whiteout(status) and entry.kind == tar.DIRECTORY:
             # The whiteout hid a directory of below; the new one must not show its content.
@@ -313,85 +362,9 @@ class Target:
 
     # --- directories ---
 
-    def _directory(self, parts: list[bytes], asked: bytes, *, make: bool = True) -> tuple[int, bytes]:
-        """The directory at `parts`, made if it is missing; symlinks are resolved beneath the root.
-
-        Raises BadArchive where something else stands in the way, FileNotFoundError if not `make`.
-        """
-        if (known := self._open.get(asked)) is not None:
-            return known
-        fd, hops, is_owned, todo = self._root, 0, False, parts[::-1]
-        walked: list[bytes] = []
-        above = self._open.get(b"/".join(parts[:-1])) if len(parts) > 1 else None
-        if above is not None:
-            # The usual case: the archive is written directory by directory.
-            fd, todo = above[0], parts[-1:]
-            walked = split(above[1])
-        try:
-            while todo:
-                part = todo.pop()
-                if part == b"..":
-                    # Only from a symlink; an entry's own name cannot have it.
-                    todo.extend(reversed(walked[:-1]))
-                    walked = []
-                    fd, is_owned = self._step(fd, is_owned, self._root), False
-                    continue
-                try:
-                    below = open_directory(part, fd)
-                except FileNotFoundError:
-                    if not make:
-                        raise
-                    os.mkdir(part, 0o755, dir_fd=fd)
-                    below = open_directory(part, fd)
-                except NotADirectoryError:
-                    status = os.stat(part, dir_fd=fd, follow_symlinks=False)
-                    if make and not self._is_own(join(b"/".join(walked), part)):
-                        # In an overlay the new directory would lie over it.
-                        os.unlink(part, dir_fd=fd)
-                        todo.append(part)
-                        continue
-                    if stat.S_ISLNK(status.st_mode):
-                        hops += 1
-                        if hops > _SYMLINK_HOPS:
-                            raise BadArchive(f"too many symlinks in {asked!r}") from None
-                        target = os.readlink(part, dir_fd=fd)
-                        todo.extend(p for p in reversed(target.split(b"/")) if p not in (b"", b"."))
-                        if target.startswith(b"/"):
-                            walked = []
-                            fd, is_owned = self._step(fd, is_owned, self._root), False
-                        continue
-                    if not make or not is_whiteout(status):
-                        raise BadArchive(f"{part!r} in {asked!r} is no directory") from None
-                    os.unlink(part, dir_fd=fd)
-                    os.mkdir(part, 0o755, dir_fd=fd)
-                    self._make_opaque(fd, part)
-                    below = open_directory(part, fd)
-                fd, is_owned = self._step(fd, is_owned, below), True
-                walked.append(part)
-        except BaseException:
-            self._step(fd, is_owned, self._root)
-            raise
-        if fd == self._root:
-            fd = os.dup(fd)
-        found = (fd, b"/".join(walked))
-        self._open[asked] = found
-        return found
-
-    @staticmethod
-    def _step(fd: int, is_owned: bool, to: int) -> int:
-        if is_owned:
-            os.close(fd)
-        return to
-
-    def _forget(self) -> None:
-        for fd, _ in self._open.values():
-            os.close(fd)
-        self._open.clear()
-        self._spelled.clear()
-
     def _finish_directories(self) -> None:
         """Owner, mode, attributes and time of each directory, deepest first. What became something else is left out."""
-        self._forget()
+        self._opened.forget()
         way = [(b"", os.dup(self._root))]
         try:
             for path in sorted(self._directories, reverse=True):
@@ -418,28 +391,6 @@ class Target:
             fd = open_directory(part, fd)
             above = join(above, part)
             way.append((above, fd))
-            if len(way) > _OPEN_DIRECTORIES:
+            if len(way) > MANY:
                 os.close(way.pop(1)[1])
         return fd
-
-    def _exact(self, path: bytes) -> int:
-        """A directory by its resolved path, no symlink on the way."""
-        fd = os.dup(self._root)
-        for part in split(path):
-            try:
-                below = open_directory(part, fd)
-            finally:
-                os.close(fd)
-            fd = below
-        return fd
-
-
-def split(name: bytes) -> list[bytes]:
-    """The parts of a member's name below the root. Raises BadArchive for `..` and for parts that no disk can hold."""
-    parts = [part for part in name.split(b"/") if part and part != b"."]
-    if b".." in parts:
-        raise BadArchive(f"{name!r} points out of the archive")
-    for part in parts:
-        if len(part) > _LEAF_BYTES:
-            raise BadArchive(f"a file name of {len(part)} bytes")
-    return parts

@@ -17,6 +17,8 @@ from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, join
 class TreeTarget(Target):
     """A tree that a layer is laid on: the outcome is what an overlay of both would show."""
 
+    _makes_plain = False
+
     def __init__(self, root: str, userxattr: bool, ids: Ids, ledger: Ledger | None) -> None:
         super().__init__(root, userxattr, ids, ledger)
         self._own: set[bytes] = {b""}
@@ -51,19 +53,19 @@ class TreeTarget(Target):
         place = os.dup(parent)
         try:
             # Some of what is open may be in there.
-            self._forget()
+            self._opened.forget()
             removal.remove_at(place, name)
         finally:
             os.close(place)
 
     def _remove_foreign(self, path: bytes) -> None:
         """Remove what a directory of this layer has of the layers below; nothing if it is no directory."""
-        self._forget()
+        self._opened.forget()
         waiting = [path]
         while waiting:
             path = waiting.pop()
             try:
-                place = self._exact(path)
+                place = self._opened.exact(path)
             except (NotADirectoryError, FileNotFoundError):
                 continue
             try:

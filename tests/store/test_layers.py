@@ -13,21 +13,32 @@ from pathlib import Path
 
 import pytest
 
+import archives
 import needs
 import old_kernel
 from archives import Member, archive, directory, link, listing, member, symlink, unpack
 from nbcontain.errors import BadArchive, StoreError
 from nbcontain.store import removal, tar
 from nbcontain.store.layers import Added, Deleted, Modified, changes, tar_of
+from nbcontain.store.metadata import Metadata
+from nbcontain.store.open_directories import MANY
 from nbcontain.store.owners import Ledger
 from nbcontain.store.pack import Pipe
-from nbcontain.store.unpack import _OPEN_DIRECTORIES
+from nbcontain.store.plain_members import PlainMembers
 
 
 @pytest.fixture(autouse=True, params=["this kernel", "an old one"])
 def _kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "an old one":
         old_kernel.pretended(monkeypatch)
+
+
+@pytest.fixture(autouse=True, params=["Python", "own code"])
+def _maker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who makes plain members of a layer: in these small ones from the first on."""
+    if request.param == "own code":
+        monkeypatch.setattr(archives, "PLAIN", PlainMembers)
+        monkeypatch.setattr(Metadata, "own", (os.geteuid(), os.getegid()))
 
 
 @pytest.fixture
@@ -227,7 +238,7 @@ def test_a_hard_link_to_itself_does_no_harm(root: Path) -> None:
 
 def test_a_hard_link_is_made_where_it_belongs_however_many_directories_are_open(root: Path) -> None:
     """Looking for its source could close the directory that it goes to, and open another by the same number."""
-    full = [member(f"d{number}/f", data=b"") for number in range(2 * _OPEN_DIRECTORIES - 1)]
+    full = [member(f"d{number}/f", data=b"") for number in range(2 * MANY - 1)]
     unpack(root, archive(member("s/f", data=b"source"), *full, link(f"d{len(full) - 1}/link", "s/f")))
     assert [path.relative_to(root).as_posix() for path in root.rglob("link")] == [f"d{len(full) - 1}/link"]
     assert (root / f"d{len(full) - 1}/link").read_text() == "source"

@@ -1,19 +1,17 @@
 /* What an idle supervisor is, and how much output is written as lines of a journal: both for the processor itself.
  *
- * tools/pump_code.py compiles this into nbcontain/linux/pump_code.py. No library, no data, no address but STATE: it
+ * tools/machine_code.py compiles this into nbcontain/linux/pump_code.py. No library, no data, no address but STATE: it
  * runs wherever it lies. `lines` is its first byte, and is called by whoever has it in memory; `_start` is where a
  * program begins that consists of it and of a `struct state` at STATE (nbcontain/linux/little_pump.py lays that out).
  */
 
-typedef unsigned char byte;
-typedef unsigned long word;
+#include "kernel.h"
 
 #define STATE ((struct state *)0x410000)
 #define RECORD_BYTES 8192
 #define FDS 8
 
 struct pollfd { int fd; short events, revents; };
-struct timespec { long seconds, nanoseconds; };
 struct execution { const char *path; char **argv, **envp; };
 
 struct state {
@@ -37,15 +35,6 @@ struct state {
 };
 
 /* --- lines of a journal: the same values as events.encode gives ------------------------------------------------ */
-
-static inline __attribute__((always_inline)) byte *copied(byte *to, const byte *from, word size)
-{
-    while (size--)
-        *to++ = *from++;
-    return to;
-}
-
-#define EACH(number) (0x0101010101010101UL * (number))
 
 /* \u with four digits. */
 static __attribute__((noinline)) byte *unit(byte *to, word code)
@@ -133,7 +122,7 @@ static __attribute__((noinline)) byte *quoted(byte *to, const byte *from, const 
 
 /* Write output as lines, each of RECORD_BYTES at most, that begin with `head`; give how many bytes they are. There
  * has to be room for six times as much, and eight bytes, and head and end of each line. */
-__attribute__((section(".text.lines")))
+__attribute__((section(".text.first")))
 word lines(byte *to, const byte *head, word head_size, const byte *from, word size)
 {
     byte *at = to;
@@ -148,43 +137,6 @@ word lines(byte *to, const byte *head, word head_size, const byte *from, word si
     return at - to;
 }
 
-/* --- the kernel ------------------------------------------------------------------------------------------------ */
-
-#if defined(__x86_64__)
-enum {
-    READ = 0, WRITE = 1, OPEN_AT = 257, CLOSE = 3, PPOLL = 271, LSEEK = 8, SENDFILE = 40, EXECVE = 59, FCNTL = 72,
-    CLOCK_GETTIME = 228, NANOSLEEP = 35, EXIT_GROUP = 231, MEMFD_CREATE = 319
-};
-
-static inline __attribute__((always_inline)) long call(long number, word a, word b, word c, word d)
-{
-    register word fourth __asm__("r10") = d;
-    register word fifth __asm__("r8") = 0;
-    __asm__ volatile("syscall" : "+a"(number) : "D"(a), "S"(b), "d"(c), "r"(fourth), "r"(fifth)
-                     : "rcx", "r11", "memory");
-    return number;
-}
-#elif defined(__aarch64__)
-enum {
-    READ = 63, WRITE = 64, OPEN_AT = 56, CLOSE = 57, PPOLL = 73, LSEEK = 62, SENDFILE = 71, EXECVE = 221, FCNTL = 25,
-    CLOCK_GETTIME = 113, NANOSLEEP = 101, EXIT_GROUP = 94, MEMFD_CREATE = 279
-};
-
-static inline __attribute__((always_inline)) long call(long number, word a, word b, word c, word d)
-{
-    register long x8 __asm__("x8") = number;
-    register word x0 __asm__("x0") = a;
-    register word x1 __asm__("x1") = b;
-    register word x2 __asm__("x2") = c;
-    register word x3 __asm__("x3") = d;
-    register word x4 __asm__("x4") = 0;
-    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4) : "memory");
-    return x0;
-}
-#endif
-
-#define AT_FDCWD ((word)-100)
-#define O_CLOEXEC 02000000
 #define MFD_CLOEXEC_AND_SEALING 3
 #define F_SETFD 2
 #define F_ADD_SEALS 1033

@@ -176,6 +176,8 @@ class Lab:
         """Settings → Theme: light or dark."""
         self.page.evaluate("t => window.jupyterapp.commands.execute('apputils:change-theme', {theme: t})", THEMES[name])
         self.page.wait_for_function("t => document.body.dataset.jpThemeName === t", arg=THEMES[name])
+        # Lab takes its splash away some time later, and complains where another theme has come meanwhile.
+        self.page.wait_for_function("() => !document.getElementById('jupyterlab-splash')")
 
     def width(self, pixels: int) -> None:
         """Make the window that wide."""

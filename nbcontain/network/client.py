@@ -8,6 +8,7 @@ import os
 import select
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ from nbcontain.store.layout import Layout
 
 _ANSWER_S = 60.0
 _READY_S = 30.0
+_PAUSES_S = (0.0, 0.0, 0.02, 0.05, 0.1, 0.2)
+"""A worker that ends takes apart what there was, and keeps another one from beginning until then."""
 _PACKAGE = Path(__file__).resolve().parents[2]
 _PROGRAM = (
     "import sys; sys.path.extend(sys.argv[4:]); from nbcontain.network.process import main; "
@@ -41,7 +44,7 @@ class Client:
     def ask(self, message: Message, fds: Sequence[int] = ()) -> Message:
         """What the worker answers; `fds` are sent along. Raises what it raised, typed."""
         with self._lock:
-            for attempt in (1, 2):
+            for pause_s in _PAUSES_S:
                 channel = self._connected()
                 try:
                     channel.send(message, fds)
@@ -49,14 +52,13 @@ class Client:
                 except (BrokenPipeError, ConnectionResetError):
                     # It ended because nobody wanted anything of it, or somebody killed it.
                     self._close()
-                    if attempt == 2:
-                        raise NetworkError("the networks' worker ends at once") from None
+                    _pause(pause_s)
                 except BaseException as error:
                     if not isinstance(error, NetworkError):
                         # What is still to come would be taken for the next one's answer.
                         self._close()
                     raise
-        raise AssertionError
+        raise NetworkError("the networks' worker ends at once")
 
     def warm(self) -> None:
         """Have a worker started. Whatever is wrong is told when it matters."""
@@ -82,14 +84,21 @@ class Client:
 
     def _connected(self) -> Channel:
         if self._channel is None:
-            for _ in range(3):
+            for pause_s in _PAUSES_S:
                 with suppress(OSError):
                     self._channel = connect(self._directory())
                     break
+                _pause(pause_s)
                 _start(self._layout, self._ids)
             else:
                 raise NetworkError("the networks' worker cannot be reached")
         return self._channel
+
+
+def _pause(seconds: float) -> None:
+    if seconds:
+        # A pause of nothing would be one all the same: it lets others have the processor.
+        time.sleep(seconds)
 
 
 def _answer(channel: Channel) -> Message:

@@ -145,10 +145,11 @@ class Worker:
         return time.monotonic() - self._used_at >= self._idle_s
 
     def _end(self) -> None:
+        # Before anything is taken apart: whoever comes now asks the next one.
+        files.unlink(self.records.layout.network_process(self.place, "worker") / "control.sock")
         self._kept.clear()
         self._settle(force=True)
         self.fabric.end()
-        files.unlink(self.records.layout.network_process(self.place, "worker") / "control.sock")
         rooms.leave(self.records.layout, self.place)
         os._exit(0)
 

@@ -53,6 +53,7 @@ def test_a_terminal_is_typed_in_reloaded_and_saved_as_text(open_lab: OpenLab, de
     assert lab.page.evaluate("!document.activeElement.closest('.xterm')")
 
     lab.output(1).locator(".xterm").click()
+    lab.page.wait_for_timeout(300)  # for the shell to know that the first Esc was all (it waits for 50 ms)
     keys.type("exit\n")
     lab.wait_for_text(1, "ended")
     assert desk_engine.container("talk").status == "exited"

@@ -88,8 +88,8 @@ def test_on_failure_gives_up_after_so_many_times(machine: Machine) -> None:
 
 def test_between_two_runs_it_is_restarting_and_a_stop_ends_that(machine: Machine) -> None:
     container = machine.start("echo run; exit 5", restart="always")
-    until(lambda: container.status == "restarting" and container.state().restart_count >= 2)
-    assert container.pid is None
+    until(lambda: container.state().restart_count >= 2)
+    until(lambda: container.status == "restarting" and container.pid is None)
     machine.engine.stop(container, 1)
     assert (container.status, container.state().exit_code) == ("exited", 5)
     count = container.state().restart_count

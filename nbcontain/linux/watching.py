@@ -19,7 +19,7 @@ POLL_S = 0.02
 """How long a wait is where the kernel tells of nothing."""
 _MOMENT_S = 0.05
 """So long it is looked for, each time after an eighth of what has passed: nobody waits for much more."""
-_GLANCE_S = 0.0003  # the shortest
+_GLANCE_S = 0.00005  # the shortest
 _READ_BYTES = 1 << 16
 
 

@@ -3,7 +3,7 @@
 Its first byte is where the function `members` of that begins.
 """
 
-SOURCE = "6252459cf7580c46970f120c4ea0ec6591ec9d511652c929fd0cb15f2d6ca218"
+SOURCE = "c75f0607f2a1b8ae27e26f6b90a136454a78d89d37b2c1ca3b8942010eda14dd"
 """The SHA-256 of what it was made of."""
 PLACES = 128
 """So many directories are known to it."""

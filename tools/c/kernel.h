@@ -1,5 +1,7 @@
 /* Of C and of Linux, for code that has neither a library nor an address of its own. */
 
+#pragma once
+
 typedef unsigned char byte;
 typedef unsigned long word;
 

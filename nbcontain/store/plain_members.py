@@ -51,15 +51,18 @@ class Made:
 class PlainMembers:
     """Makes those of one tree. Raises OSError where this processor's code is not known, or none can be made.
 
-    `opened` gives the directory that is spelled so, or raises; `made` is told what was made.
+    `opened` gives the directory that is spelled so, or raises; `made` is told what was made, and before `opened` is
+    asked if that `looks_back`.
     """
 
     def __init__(
-        self, opened: Callable[[bytes], Opened], made: Callable[[Made], None], *, keeps_owners: bool
+        self, opened: Callable[[bytes], Opened], made: Callable[[Made], None], *, keeps_owners: bool,
+        looks_back: bool = False,
     ) -> None:  # fmt: skip
         self._members = _function()
         self._opened = opened
         self._made = made
+        self._looks_back = looks_back
         rooms = (_PLACES_AT + PLACES * _PLACE_BYTES, _ROOM, _ROOM * _COLUMNS * _WORD_BYTES,
                  _ROOM * (NAME_BYTES + 1), _ROOM * (LINK_BYTES + 1))  # fmt: skip
         # Of it the kernel gives what is written to.
@@ -139,6 +142,8 @@ class PlainMembers:
         at = _PLACES_AT + slot * _PLACE_BYTES
         start = at + _WORD_BYTES
         size = int.from_bytes(self._view[at:start], "little")
+        if self._looks_back:
+            self.tell()
         # What it has open may be closed meanwhile.
         fd, _ = self._opened(bytes(self._view[start : start + size]))
         self._fds[slot] = fd

@@ -154,21 +154,21 @@ class Target:
 
     # --- plain members, made by the processor's own code ---
 
-    _makes_plain = True
-    """Whether nothing has to be known of a member before it is made."""
+    _looks_back = False
+    """Whether a directory that is opened depends on what has been made by then."""
 
     def use(self, maker: type[PlainMembers], told: Callable[[Made], None]) -> None:
         """Have these made by it, where that can be, and `told` what was made."""
-        if not self._makes_plain:
-            return
 
         def made(members: Made) -> None:
             self.size_bytes += members.size_bytes
-            self._take_directories(members)
+            self._take_made(members)
             told(members)
 
         with suppress(OSError):
-            self._maker = maker(self._opened.spelled_at, made, keeps_owners=self._metadata.keeps_owners)
+            self._maker = maker(
+                self._opened.spelled_at, made, keeps_owners=self._metadata.keeps_owners, looks_back=self._looks_back
+            )
 
     def _take_plain(
         self, reader: tar.Reader, before: list[tuple[tar.Entry, memoryview]], leave: Callable[[], None]
@@ -182,8 +182,8 @@ class Target:
             self._maker.tell()
             self._maker.forget()
 
-    def _take_directories(self, members: Made) -> None:
-        """What is to be set of those that were made."""
+    def _take_made(self, members: Made) -> None:
+        """What is to be known of these, whose directories are open yet: here, what is to be set of directories."""
         place = members.kinds.find(tar.DIRECTORY)
         if place < 0:
             return

@@ -13,16 +13,26 @@ from nbcontain.store.owners import Ledger
 from nbcontain.store.unpack import Ids, Target
 from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, join
 
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from nbcontain.store.plain_members import Made
+
 
 class TreeTarget(Target):
     """A tree that a layer is laid on: the outcome is what an overlay of both would show."""
-
-    _makes_plain = False
 
     def __init__(self, root: str, userxattr: bool, ids: Ids, ledger: Ledger | None) -> None:
         super().__init__(root, userxattr, ids, ledger)
         self._own: set[bytes] = {b""}
         """What this layer has itself, and the directories above that: whiteouts do not concern them."""
+
+    _looks_back = True
+
+    def _take_made(self, members: Made) -> None:
+        for name in members.names.split(b"\0")[:-1]:
+            head, _, leaf = name.removesuffix(b"/").rpartition(b"/")
+            self._claim(self._opened.spelled[head][1], leaf)
+        super()._take_made(members)
 
     def _claim(self, path: bytes, leaf: bytes) -> None:
         self._claim_path(join(path, leaf))

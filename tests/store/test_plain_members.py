@@ -24,7 +24,7 @@ from nbcontain.store.inventory import Recorder
 from nbcontain.store.layers import Applied, apply_tar
 from nbcontain.store.metadata import Metadata
 from nbcontain.store.plain_members import Made, PlainMembers
-from nbcontain.store.unpack import Target
+from nbcontain.store.unpack_tree import TreeTarget
 
 pytestmark = pytest.mark.skipif(
     os.uname().machine not in members_code.CODE, reason="no code is known for this processor"
@@ -64,14 +64,22 @@ def place() -> Iterator[Path]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def outcome(place: Path, data: bytes, size_bytes: int, plain: type[PlainMembers] | None, ids: str) -> object:
-    """What comes of an archive: what is there, what is said of it, and its inventory; or that it is refused."""
+def outcome(
+    place: Path, data: bytes, size_bytes: int, plain: type[PlainMembers] | None, ids: str, below: bytes = b""
+) -> object:
+    """What comes of an archive: what is there, what is said of it, and its inventory; or that it is refused.
+
+    With something `below` it is laid on the whole tree of that.
+    """
     root = Path(tempfile.mkdtemp(dir=place))
     recorder = Recorder()
     try:
+        if below:
+            apply_tar(InPieces(below, 1 << 20), str(root), userxattr=True, hashes=False, target_type=TreeTarget)
         found = apply_tar(
             InPieces(data, size_bytes), str(root), userxattr=True, recorder=recorder, plain=plain, hashes=False,
             ids="single" if ids == "single" else "all", limits=tar.Limits(entries=60),
+            target_type=TreeTarget if below else None,
         )  # fmt: skip
         return found, sorted(there(root)), recorder.__dict__ | {"_names": b"\0".join(recorder._names)}
     except (BadArchive, OSError) as error:
@@ -94,10 +102,10 @@ def there(root: Path) -> Iterator[tuple[object, ...]]:
         yield str(path.relative_to(root)), kind, content, target
 
 
-def same(place: Path, data: bytes, size_bytes: int = 1 << 20, ids: str = "all") -> object:
+def same(place: Path, data: bytes, size_bytes: int = 1 << 20, ids: str = "all", below: bytes = b"") -> object:
     """What comes of it in both ways."""
-    found = outcome(place, data, size_bytes, PlainMembers, ids)
-    assert found == outcome(place, data, size_bytes, None, ids)
+    found = outcome(place, data, size_bytes, PlainMembers, ids, below)
+    assert found == outcome(place, data, size_bytes, None, ids, below)
     return found
 
 
@@ -137,6 +145,29 @@ def test_archives_of_any_kind_become_the_same(
         if at < len(data):
             data[at] = byte
     same(place, bytes(data), size_bytes, ids)
+
+
+@given(st.lists(members(), max_size=9), st.lists(members(), max_size=15), st.sampled_from([1024, 2048, 4096]))
+def test_a_layer_on_a_whole_tree_becomes_the_same(
+    place: Path, below: list[Member], some: list[Member], size_bytes: int
+) -> None:
+    if isinstance(outcome(place, archive(FIRST, *below), 1 << 20, None, "all"), type):
+        below = []
+    same(place, archive(FIRST, *some), size_bytes, below=archive(FIRST, *below))
+
+
+def test_what_is_not_below_is_not_taken_for_what_is(place: Path) -> None:
+    """A symlink of the layer's own is gone through; one of the layers below makes way for a directory."""
+    below = archive(directory("d/"), member("d/f", data=b"1"), symlink("old", "d"))
+    layer = archive(
+        FIRST, member("in one piece with it", data=b"5"), directory("e/"), symlink("own", "e"),
+        member("own/f", data=b"2"), member("old/f", data=b"3"), member("d/.wh.f"), member("d/g", data=b"4"),
+    )  # fmt: skip
+    found = same(place, layer, 2048, below=below)
+    assert isinstance(found, tuple)
+    contents = {name: content for name, _, content, _ in found[1] if content}
+    assert contents.pop("first") == FIRST[1] and contents.pop("in one piece with it") == b"5"
+    assert contents == {"e/f": b"2", "old/f": b"3", "d/g": b"4"}
 
 
 @given(st.lists(members(), max_size=9), st.integers(0, 511), st.binary(min_size=1, max_size=24))
@@ -228,18 +259,6 @@ def test_where_no_code_can_be_made_python_makes_all(place: Path, monkeypatch: py
     assert isinstance(same(place, archive(FIRST, directory("d/"), member("d/f"))), tuple)
     monkeypatch.setattr(members_code, "CODE", {})
     assert isinstance(same(place, archive(FIRST, directory("d/"), member("d/f"))), tuple)
-
-
-def test_a_tree_that_has_to_know_of_each_member_is_told_of_each(place: Path) -> None:
-    class Knowing(Target):
-        _makes_plain = False
-
-    Counted.made = 0
-    root = Path(tempfile.mkdtemp(dir=place))
-    data = archive(FIRST, directory("d/"), member("d/f"))
-    apply_tar(InPieces(data, 1024), str(root), userxattr=True, hashes=False, target_type=Knowing, plain=Counted)
-    assert (root / "d/f").exists()
-    assert not Counted.made
 
 
 def test_what_was_made_is_told_once(place: Path) -> None:

@@ -70,9 +70,8 @@ class Worker:
         self._programs = Programs(self._epoll)
         self._ending: set[str] = set()
         """Containers whose first process has ended; their lock may be held for a moment, or for another run."""
-        self._sandboxes: dict[str, Sandbox] = {
-            each.container: each for each in self.records.sandboxes() if each.place == place
-        }
+        known = (each for each in self.records.sandboxes() if each.place == place)
+        self._sandboxes: dict[str, Sandbox] = {each.container: each for each in known}
         self._kept: set[str] = set()
         """Networks whose bridges stay until it is quiet."""
         self._last: dict[str, str] = {}
@@ -145,7 +144,7 @@ class Worker:
         return time.monotonic() - self._used_at >= self._idle_s
 
     def _end(self) -> None:
-        # Before anything is taken apart: whoever comes now asks the next one.
+        # First: whoever comes now asks the next one.
         files.unlink(self.records.layout.network_process(self.place, "worker") / "control.sock")
         self._kept.clear()
         self._settle(force=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -332,13 +333,22 @@ def with_one_thread(test: Callable[P, None]) -> Callable[P, None]:
 
 def copied(source: Path, target: Path) -> Path:
     """A store's copy, in place of what was there."""
-    if target.exists():
-        # A thread of the engine that was there may still be writing out.
-        gone = target.with_name(f"{target.name}-gone")
-        shutil.rmtree(gone, ignore_errors=True)
-        target.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
-    shutil.copytree(source, target, symlinks=True, copy_function=shutil.copy2)
+    new, gone = target.with_name(f"{target.name}-new"), target.with_name(f"{target.name}-gone")
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(source, new, symlinks=True, copy_function=shutil.copy2)
+    while True:
+        if target.exists():
+            # A thread of the engine that was there may still be writing out.
+            shutil.rmtree(gone, ignore_errors=True)
+            target.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+        try:
+            new.rename(target)
+            break
+        except OSError as error:
+            # A supervisor of that store tells of a container's end, and makes the directory of events for that.
+            if error.errno != errno.ENOTEMPTY:
+                raise
     at_home(target, source)
     return target
 

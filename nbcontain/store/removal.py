@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from nbcontain.linux.directories import open_directory
 from nbcontain.store import files
 from nbcontain.values import dataclass
 
+_PAUSES_S = (0.0, 0.001, 0.005, 0.02, 0.05)
 _DEEP = 200  # directories that `remove_tree` keeps open at a time
 
 
@@ -66,13 +68,16 @@ def remove_tree(path: Path) -> None:
     """
     parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        try:
-            remove_at(parent, os.fsencode(path.name))
-        except OSError as error:
-            if error.errno != errno.ENOTEMPTY:
-                raise
-            # Such a name came while its directory was emptied.
-            remove_at(parent, os.fsencode(path.name))
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                remove_at(parent, os.fsencode(path.name))
+                break
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY or pause_s is None:
+                    raise
+                # Such a name came while its directory was emptied. Or a first process has just mounted a layer that it
+                # had been told of, for a container that could not be started: it is ending.
+                time.sleep(pause_s)
     except OSError as error:
         if error.errno != errno.EBUSY or not os.fsencode(error.filename or "").startswith(b".nfs"):
             raise

@@ -106,6 +106,26 @@ def test_removing_a_tree_ignores_the_rights_of_its_directories(tmp_path: Path) -
     assert not (tmp_path / "tree").exists()
 
 
+@pytest.mark.parametrize("times", [1, 4])
+def test_what_is_made_in_a_tree_while_it_is_removed_goes_too(
+    tmp_path: Path, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by who mounts a layer that he had been told of, for a container that could not be started."""
+    work = tmp_path / "tree" / "work"
+    work.mkdir(parents=True)
+    rmdir, left = os.rmdir, [times]
+
+    def racing(name: bytes, *, dir_fd: int) -> None:
+        if name == b"work" and left[0]:
+            left[0] -= 1
+            (work / f"work{left[0]}").mkdir()
+        rmdir(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", racing)
+    removal.remove_tree(tmp_path / "tree")
+    assert not (tmp_path / "tree").exists()
+
+
 def test_removing_what_is_not_there_is_fine(tmp_path: Path) -> None:
     removal.remove_tree(tmp_path / "nothing")
 

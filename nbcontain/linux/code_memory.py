@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Mapping
 
 # Unlike CDLL it keeps Python's lock, and does not look for threads: a forked child has but one.
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -40,6 +41,17 @@ def make_code(place: int, code: bytes) -> None:
     ctypes.memmove(place, code, len(code))
     if _mprotect(place, len(code), _READ_EXECUTE):
         raise _error()
+
+
+def loaded(codes: Mapping[str, bytes]) -> int:
+    """The address of the code for this processor, of these by machine (uname(2)), to be run. Raises OSError, also where
+    none is known."""
+    code = codes.get(os.uname().machine)
+    if code is None:
+        raise OSError("no code is known for this processor")
+    place = mapped(pages(len(code)))
+    make_code(place, code)
+    return place
 
 
 def address(view: memoryview) -> int:

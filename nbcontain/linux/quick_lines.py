@@ -6,7 +6,6 @@ Python needs three to five passes through each byte, which is more than the kern
 from __future__ import annotations
 
 import ctypes
-import os
 
 from nbcontain.linux import code_memory, pump_code
 from nbcontain.linux.pump_code import GROWTH, HEAD_BYTES, RECORD_BYTES
@@ -20,18 +19,13 @@ class QuickLines:
     """Its code, and room for lines of so much output. Raises OSError where no code can be made, or none is known."""
 
     def __init__(self, size_bytes: int) -> None:
-        code = pump_code.CODE.get(os.uname().machine)
-        if code is None:
-            raise OSError("no code is known for this processor")
+        self._lines = _Function(code_memory.loaded(pump_code.CODE))
         self._size_bytes = size_bytes
         # As much as can be needed, of which the kernel gives what is written to.
         records = -(-size_bytes // RECORD_BYTES)
         room = GROWTH * size_bytes + _SPARE_BYTES + records * (HEAD_BYTES + _SPARE_BYTES)
         self._place = code_memory.mapped(room)
         self._view = memoryview((ctypes.c_char * room).from_address(self._place)).cast("B")
-        place = code_memory.mapped(code_memory.pages(len(code)))
-        code_memory.make_code(place, code)
-        self._lines = _Function(place)
 
     def of(self, head: bytes, data: bytes) -> memoryview:
         """Lines that begin so, with this output; what is given is written over by the next call."""

@@ -52,7 +52,7 @@ class Client:
                 except (BrokenPipeError, ConnectionResetError):
                     # It ended because nobody wanted anything of it, or somebody killed it.
                     self._close()
-                    _pause(pause_s)
+                    time.sleep(pause_s)
                 except BaseException as error:
                     if not isinstance(error, NetworkError):
                         # What is still to come would be taken for the next one's answer.
@@ -88,17 +88,11 @@ class Client:
                 with suppress(OSError):
                     self._channel = connect(self._directory())
                     break
-                _pause(pause_s)
+                time.sleep(pause_s)
                 _start(self._layout, self._ids)
             else:
                 raise NetworkError("the networks' worker cannot be reached")
         return self._channel
-
-
-def _pause(seconds: float) -> None:
-    if seconds:
-        # A pause of nothing would be one all the same: it lets others have the processor.
-        time.sleep(seconds)
 
 
 def _answer(channel: Channel) -> Message:

@@ -71,10 +71,8 @@ class Recorder:
             self._more[first + place] = [_text(link), [0, 0], {}]
         self._names.append(made.names[:-1])
         self._kinds += made.kinds
-        *columns, times = made.columns
-        for known, new in zip(self._columns, columns, strict=False):
+        for known, new in zip(self._columns, made.columns, strict=True):
             known += new
-        self._columns[-1].extend([time * 1_000_000_000 for time in times])
         self._size_bytes += made.size_bytes
 
     def packed(self, digests: Mapping[int, bytes] | None = None) -> bytes:

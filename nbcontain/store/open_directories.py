@@ -142,6 +142,12 @@ class OpenDirectories:
         return fd
 
 
+def parted(name: bytes) -> tuple[bytes, bytes]:
+    """What stands before the last slash of a member's name, but for one at its end; and behind it."""
+    head, _, leaf = name.removesuffix(b"/").rpartition(b"/")
+    return head, leaf
+
+
 def split(name: bytes) -> list[bytes]:
     """The parts of a member's name below the root. Raises BadArchive for `..` and for parts that no disk can hold."""
     parts = [part for part in name.split(b"/") if part and part != b"."]

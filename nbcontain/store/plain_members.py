@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
 
 from nbcontain.linux import code_memory, members_code
 from nbcontain.linux.members_code import LINK_BYTES, NAME_BYTES, PLACES
@@ -40,8 +41,8 @@ class Made:
     names: bytes
     """Each with a zero byte behind it."""
     kinds: bytes
-    columns: tuple[list[int], list[int], list[int], list[int], list[int]]
-    """Modes, users, groups, sizes, times in seconds."""
+    columns: tuple[list[int], ...]
+    """Modes, users, groups, sizes, times in ns."""
     links: bytes
     """Where the symlinks lead, each with a zero byte behind it."""
     size_bytes: int
@@ -128,9 +129,10 @@ class PlainMembers:
         count = words[_COUNT]
         if not count:
             return
-        modes, uids, gids, sizes, times = [column[:count].tolist() for column in self._columns]
+        *columns, times_s = [column[:count].tolist() for column in self._columns]
         made = Made(
-            bytes(self._names[: words[_NAMES_SIZE]]), bytes(self._kinds[:count]), (modes, uids, gids, sizes, times),
+            bytes(self._names[: words[_NAMES_SIZE]]), bytes(self._kinds[:count]),
+            (*columns, [time_s * 1_000_000_000 for time_s in times_s]),
             bytes(self._links[: words[_LINKS_SIZE]]), words[_SIZE_BYTES],
         )  # fmt: skip
         words[_COUNT] = words[_NAMES_SIZE] = words[_LINKS_SIZE] = words[_SIZE_BYTES] = 0
@@ -144,21 +146,12 @@ class PlainMembers:
         size = int.from_bytes(self._view[at:start], "little")
         if self._looks_back:
             self.tell()
-        # What it has open may be closed meanwhile.
+        # Before the slot is written to: with others this one may be forgotten meanwhile.
         fd, _ = self._opened(bytes(self._view[start : start + size]))
         self._fds[slot] = fd
 
 
-_made_function: list[Callable[[int], int]] = []
-"""The code, once this process or the one that it was forked from has it."""
-
-
+@cache
 def _function() -> Callable[[int], int]:
-    if not _made_function:
-        code = members_code.CODE.get(os.uname().machine)
-        if code is None:
-            raise OSError("no code is known for this processor")
-        place = code_memory.mapped(code_memory.pages(len(code)))
-        code_memory.make_code(place, code)
-        _made_function.append(_Function(place))
-    return _made_function[0]
+    """One for all that this process unpacks."""
+    return _Function(code_memory.loaded(members_code.CODE))

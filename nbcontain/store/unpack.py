@@ -14,7 +14,7 @@ from nbcontain.store.compression import uncompressed
 from nbcontain.store.inventory import Recorder
 from nbcontain.store.metadata import Metadata
 from nbcontain.store.new_files import Data, NewFiles, in_batches
-from nbcontain.store.open_directories import LEAF_BYTES, MANY, OpenDirectories, split
+from nbcontain.store.open_directories import LEAF_BYTES, MANY, OpenDirectories, parted, split
 from nbcontain.store.owners import Ledger
 from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, is_whiteout, join, opaque_xattr
 from nbcontain.values import dataclass
@@ -188,12 +188,12 @@ class Target:
         if place < 0:
             return
         names = members.names.split(b"\0")
-        modes, uids, gids, _, times = members.columns
+        modes, uids, gids, _, mtimes = members.columns
         while place >= 0:
             name = names[place]
-            head, _, leaf = name.removesuffix(b"/").rpartition(b"/")
+            head, leaf = parted(name)
             self._directories[join(self._opened.spelled[head][1], leaf)] = tar.Entry(
-                name, tar.DIRECTORY, modes[place], uids[place], gids[place], 0, times[place] * 1_000_000_000
+                name, tar.DIRECTORY, modes[place], uids[place], gids[place], 0, mtimes[place]
             )
             place = members.kinds.find(tar.DIRECTORY, place + 1)
 
@@ -203,7 +203,7 @@ class Target:
         """Make one entry; a later one of the same name wins."""
         self._opened.make_room()
         name = entry.name
-        head, _, leaf = (name[:-1] if name.endswith(b"/") else name).rpartition(b"/")
+        head, leaf = parted(name)
         known = self._opened.spelled.get(head)
         if known is None or leaf in _NO_LEAF or len(leaf) > LEAF_BYTES:
             parts = split(name)

@@ -9,6 +9,7 @@ import os
 
 from nbcontain.errors import BadArchive
 from nbcontain.store import removal
+from nbcontain.store.open_directories import parted
 from nbcontain.store.owners import Ledger
 from nbcontain.store.unpack import Ids, Target
 from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, join
@@ -30,7 +31,7 @@ class TreeTarget(Target):
 
     def _take_made(self, members: Made) -> None:
         for name in members.names.split(b"\0")[:-1]:
-            head, _, leaf = name.removesuffix(b"/").rpartition(b"/")
+            head, leaf = parted(name)
             self._claim(self._opened.spelled[head][1], leaf)
         super()._take_made(members)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import resource
 import shutil
+import signal
 import stat
 import tempfile
 import time
@@ -23,7 +24,7 @@ from nbcontain.store import tar
 from nbcontain.store.inventory import Recorder
 from nbcontain.store.layers import Applied, apply_tar
 from nbcontain.store.metadata import Metadata
-from nbcontain.store.plain_members import Made, PlainMembers
+from nbcontain.store.plain_members import _COUNT, Made, PlainMembers, _function
 from nbcontain.store.unpack_tree import TreeTarget
 
 pytestmark = pytest.mark.skipif(
@@ -53,7 +54,7 @@ class Counted(PlainMembers):
     made = 0
 
     def tell(self) -> None:
-        Counted.made += self._words[9]
+        Counted.made += self._words[_COUNT]
         super().tell()
 
 
@@ -65,30 +66,35 @@ def place() -> Iterator[Path]:
 
 
 def outcome(
-    place: Path, data: bytes, size_bytes: int, plain: type[PlainMembers] | None, ids: str, below: bytes = b""
-) -> object:
+    place: Path, data: bytes, size_bytes: int, plain: type[PlainMembers] | None, ids: str, below: bytes = b"",
+    *, is_known: bool = True,
+) -> object:  # fmt: skip
     """What comes of an archive: what is there, what is said of it, and its inventory; or that it is refused.
 
-    With something `below` it is laid on the whole tree of that.
+    With something `below` it is laid on the whole tree of that. `is_known` says that whom new files belong to is known
+    from the first on, which is otherwise seen on the first piece's.
     """
     root = Path(tempfile.mkdtemp(dir=place))
     recorder = Recorder()
-    try:
-        if below:
-            apply_tar(InPieces(below, 1 << 20), str(root), userxattr=True, hashes=False, target_type=TreeTarget)
-        found = apply_tar(
-            InPieces(data, size_bytes), str(root), userxattr=True, recorder=recorder, plain=plain, hashes=False,
-            ids="single" if ids == "single" else "all", limits=tar.Limits(entries=60),
-            target_type=TreeTarget if below else None,
-        )  # fmt: skip
-        return found, sorted(there(root)), recorder.__dict__ | {"_names": b"\0".join(recorder._names)}
-    except (BadArchive, OSError) as error:
-        return type(error)
-    finally:
-        for path in (root, *root.rglob("*")):
-            if path.is_dir() and not path.is_symlink():
-                path.chmod(0o700)
-        shutil.rmtree(root)
+    with pytest.MonkeyPatch.context() as patch:
+        try:
+            if below:
+                apply_tar(InPieces(below, 1 << 20), str(root), userxattr=True, hashes=False, target_type=TreeTarget)
+            if is_known:
+                patch.setattr(Metadata, "own", ME)
+            found = apply_tar(
+                InPieces(data, size_bytes), str(root), userxattr=True, recorder=recorder, plain=plain, hashes=False,
+                ids="single" if ids == "single" else "all", limits=tar.Limits(entries=60),
+                target_type=TreeTarget if below else None,
+            )  # fmt: skip
+            return found, sorted(there(root)), recorder.__dict__ | {"_names": b"\0".join(recorder._names)}
+        except (BadArchive, OSError) as error:
+            return type(error)
+        finally:
+            for path in (root, *root.rglob("*")):
+                if path.is_dir() and not path.is_symlink():
+                    path.chmod(0o700)
+            shutil.rmtree(root)
 
 
 def there(root: Path) -> Iterator[tuple[object, ...]]:
@@ -102,9 +108,11 @@ def there(root: Path) -> Iterator[tuple[object, ...]]:
         yield str(path.relative_to(root)), kind, content, target
 
 
-def same(place: Path, data: bytes, size_bytes: int = 1 << 20, ids: str = "all", below: bytes = b"") -> object:
+def same(
+    place: Path, data: bytes, size_bytes: int = 1 << 20, ids: str = "all", below: bytes = b"", *, is_known: bool = True
+) -> object:
     """What comes of it in both ways."""
-    found = outcome(place, data, size_bytes, PlainMembers, ids, below)
+    found = outcome(place, data, size_bytes, PlainMembers, ids, below, is_known=is_known)
     assert found == outcome(place, data, size_bytes, None, ids, below)
     return found
 
@@ -135,25 +143,26 @@ def members(draw: st.DrawFn) -> Member:
 
 @given(
     st.lists(members(), max_size=25), st.sampled_from([512, 1024, 4096, 1 << 20]), st.sampled_from(["all", "single"]),
-    st.lists(st.tuples(st.integers(0, 12_000), st.sampled_from([*b"\0 07a\xff/"])), max_size=2),
+    st.lists(st.tuples(st.integers(0, 12_000), st.sampled_from([*b"\0 07a\xff/"])), max_size=2), st.booleans(),
 )  # fmt: skip
 def test_archives_of_any_kind_become_the_same(
-    place: Path, some: list[Member], size_bytes: int, ids: str, changed: list[tuple[int, int]]
+    place: Path, some: list[Member], size_bytes: int, ids: str, changed: list[tuple[int, int]], is_known: bool
 ) -> None:
     data = bytearray(archive(FIRST, *some))
     for at, byte in changed:
         if at < len(data):
             data[at] = byte
-    same(place, bytes(data), size_bytes, ids)
+    same(place, bytes(data), size_bytes, ids, is_known=is_known)
 
 
-@given(st.lists(members(), max_size=9), st.lists(members(), max_size=15), st.sampled_from([1024, 2048, 4096]))
+@given(st.lists(members(), max_size=9), st.lists(members(), max_size=15), st.sampled_from([1024, 2048, 4096]),
+       st.booleans())  # fmt: skip
 def test_a_layer_on_a_whole_tree_becomes_the_same(
-    place: Path, below: list[Member], some: list[Member], size_bytes: int
+    place: Path, below: list[Member], some: list[Member], size_bytes: int, is_known: bool
 ) -> None:
     if isinstance(outcome(place, archive(FIRST, *below), 1 << 20, None, "all"), type):
         below = []
-    same(place, archive(FIRST, *some), size_bytes, below=archive(FIRST, *below))
+    same(place, archive(FIRST, *some), size_bytes, below=archive(FIRST, *below), is_known=is_known)
 
 
 def test_what_is_not_below_is_not_taken_for_what_is(place: Path) -> None:
@@ -185,8 +194,7 @@ def test_headers_that_are_right_and_strange_become_the_same(
     same(place, bytes(data), 1024)
 
 
-def test_plain_members_are_made_by_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Metadata, "own", ME)
+def test_plain_members_are_made_by_it(place: Path) -> None:
     Counted.made = 0
     files = [member(f"d{number}/f", data=b"x" * number) for number in range(10)]
     directories = [directory(f"d{number}/") for number in range(10)]
@@ -236,25 +244,24 @@ def test_more_directories_than_can_be_open(place: Path) -> None:
         assert isinstance(same(place, data, 2048), tuple)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_told(place: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be written is left to Python, which says why: here, since the code may not write more than that."""
-    import resource
-    import signal
-
+def test_what_cannot_be_written_is_told_by_python(place: Path) -> None:
+    """As on a full disk; here no file may become so large (setrlimit(2), RLIMIT_FSIZE)."""
     data = archive(FIRST, member("small", data=b"x"), member("large", data=b"y" * 9000))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    Counted.made = 0
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
         assert same(place, data) is OSError
+        outcome(place, data, 1 << 20, Counted, "all")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
+    assert Counted.made == 1
 
 
 def test_where_no_code_can_be_made_python_makes_all(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nbcontain.store.plain_members._made_function", [])
+    _function.cache_clear()
     monkeypatch.setattr(code_memory, "_mprotect", lambda *_: -1)
     assert isinstance(same(place, archive(FIRST, directory("d/"), member("d/f"))), tuple)
     monkeypatch.setattr(members_code, "CODE", {})

@@ -160,6 +160,12 @@ static inline word is_there(const struct run *my, const struct member *its)
     return 1;
 }
 
+/* Whether it is to be given to somebody else than its maker. */
+static inline word is_anothers(const struct run *my, const struct member *its)
+{
+    return my->keeps_owners && (its->numbers[UID] != my->uid || its->numbers[GID] != my->gid);
+}
+
 static inline __attribute__((always_inline)) long filled(struct run *my, struct member *its, long file)
 {
     const byte *at = its->data;
@@ -167,10 +173,10 @@ static inline __attribute__((always_inline)) long filled(struct run *my, struct 
     for (; left; left -= done, at += done)
         if ((done = call(WRITE, file, (word)at, left, 0)) <= 0)
             return -1;
-    word is_anothers = my->keeps_owners && (its->numbers[UID] != my->uid || its->numbers[GID] != my->gid);
-    if (is_anothers && call(FCHOWN, file, its->numbers[UID], its->numbers[GID], 0))
+    if (is_anothers(my, its) && call(FCHOWN, file, its->numbers[UID], its->numbers[GID], 0))
         return -1;
-    if ((is_anothers || !my->keeps_owners || its->numbers[MODE] & 07000) && call(FCHMOD, file, its->numbers[MODE], 0, 0))
+    if ((is_anothers(my, its) || !my->keeps_owners || its->numbers[MODE] & 07000)
+        && call(FCHMOD, file, its->numbers[MODE], 0, 0))
         return -1;
     struct timespec times[2] = {{its->numbers[TIME], 0}, {its->numbers[TIME], 0}};
     return call(UTIMENS_AT, file, 0, (word)times, 0);
@@ -178,7 +184,7 @@ static inline __attribute__((always_inline)) long filled(struct run *my, struct 
 
 static inline __attribute__((always_inline)) long linked(struct run *my, struct member *its, word parent)
 {
-    if (my->keeps_owners && (its->numbers[UID] != my->uid || its->numbers[GID] != my->gid)
+    if (is_anothers(my, its)
         && call_5(FCHOWN_AT, parent, (word)its->leaf, its->numbers[UID], its->numbers[GID], AT_SYMLINK_NOFOLLOW))
         return -1;
     struct timespec times[2] = {{its->numbers[TIME], 0}, {its->numbers[TIME], 0}};

@@ -163,12 +163,7 @@ class Containers(Generic[C]):
 
 
 def _seen(path: Path) -> tuple[int, ...]:
-    """What a container.json is known again by; nothing where there is none. When it changed comes last."""
-    try:
-        status = os.stat(f"{path}/container.json")
-    except OSError:
-        return ()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return files.known_by(f"{path}/container.json")
 
 
 def _is_there(container: Container) -> bool:

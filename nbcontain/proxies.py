@@ -15,6 +15,8 @@ _FIELDS = {
     "allProxy": "ALL_PROXY",
 }  # fmt: skip
 """What config.json calls them below `proxies.default`, and what programs do."""
+_VARIABLES = (*_FIELDS.values(), *(name.lower() for name in _FIELDS.values()))
+"""The small ones last, which count."""
 _AT_HOME = r"(?a)(?:\w+://)?(?:[^@/]*@)?(?:localhost|127\.[\d.]+|\[?::1\]?)(?::\d+)?/?"
 
 
@@ -28,7 +30,7 @@ def proxies(environ: Mapping[str, str], *, shares_network: bool) -> tuple[str, .
 
 def told_of(environ: Mapping[str, str], *, shares_network: bool) -> tuple[tuple[str, ...], str]:
     """The same; and in words which of them are not told, "" if all are."""
-    found = {name: value for name in _FIELDS.values() if (value := environ.get(name.lower()) or environ.get(name, ""))}
+    found = {each.upper(): value for each in _VARIABLES if each in environ and (value := environ[each])}
     found |= _configured(environ)
     near: list[str] = []
     if not shares_network:

@@ -59,6 +59,12 @@ class Settings(Mapping[str, str]):
             return self._environ[variable]
         return self._project[0][variable]
 
+    def __contains__(self, variable: object) -> bool:
+        """As it is, without an error that is caught: most of what is asked for is not there."""
+        if variable in self._own or variable in self._environ:
+            return True
+        return str(variable).startswith("NBCONTAIN_") and variable in self._project[0]
+
     def __iter__(self) -> Iterator[str]:
         return iter({**self._project[0], **self._environ, **self._own})
 

@@ -16,7 +16,7 @@ from nbcontain.errors import StoreError
 from nbcontain.linux.boot import boot_id
 from nbcontain.oci.digest import ChainID
 from nbcontain.oci.spec import Mount
-from nbcontain.store import files
+from nbcontain.store import files, parents
 from nbcontain.store.layout import Layout
 from nbcontain.store.rooted_links import ROOTED, RootedLinks
 from nbcontain.store.settling import Witness
@@ -67,7 +67,7 @@ class CopySnapshotter(Snapshotter):
         if name is None:
             return ()
         directory = self._checked_to_hold(name)
-        self._read_parent(directory)
+        parents.read(directory)
         return (directory / "fs",)
 
     def view(self, name: ChainID | None) -> tuple[Mount, ...]:

@@ -35,7 +35,7 @@ class OverlaySnapshotter(Snapshotter):
             found.append(directory / "fs")
             if len(found) > LAYER_LIMIT:
                 raise StoreError(f"more than {LAYER_LIMIT} layers under {found[0]}", why="the store is damaged")
-            name = self._read_parent(directory)
+            name = self.parent(name)
             if name is not None and is_opaque(os.fsencode(found[-1]), xattr):
                 # Overlayfs does not look at a layer's root for this; so the stack ends here.
                 break

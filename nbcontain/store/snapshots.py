@@ -22,10 +22,10 @@ from typing import Any, Literal, Protocol
 
 from nbcontain.errors import InUse, StoreError
 from nbcontain.oci.codec import LAYER_LIMIT
-from nbcontain.oci.digest import ChainID, Digest, chain_ids
+from nbcontain.oci.digest import ChainID, chain_ids
 from nbcontain.oci.image import Layer
 from nbcontain.oci.spec import Mount
-from nbcontain.store import files, removal, together
+from nbcontain.store import files, parents, removal, together
 from nbcontain.store.inventory import INVENTORY
 from nbcontain.store.layout import Layout, Shelf
 from nbcontain.store.owners import LIMIT_BYTES
@@ -110,7 +110,7 @@ class Staging:
     def commit(self, name: ChainID, parent: ChainID | None) -> None:
         """Give it its name; idempotent: if a twin was quicker, this one is thrown away."""
         layer = self._directory / "layer"
-        files.write_new(layer / "parent", parent_bytes(parent))
+        files.write_new(layer / "parent", parents.written(parent))
         witness, self._witness = self._witness, None
         self._snapshotter.publish(layer, name, witness)
 
@@ -134,6 +134,7 @@ class Snapshotter(ABC):
         self._layout = layout
         self._remove_tree = remove_tree
         self._settling = Settling(shelf)
+        self._parents = parents.Parents()
 
     # --- what is committed ---
 
@@ -190,7 +191,7 @@ class Snapshotter(ABC):
 
     def parent(self, name: ChainID) -> ChainID | None:
         """What it lies on; raises StoreError if there is no such snapshot or it is damaged."""
-        return self._read_parent(self.shelf.snapshot(name))
+        return self._parents.of(name, self.shelf.snapshot(name))
 
     @abstractmethod
     def chain(self, name: ChainID | None) -> tuple[Path, ...]:
@@ -241,7 +242,7 @@ class Snapshotter(ABC):
                 raise InUse(f"the snapshot {key} exists already") from error
             try:
                 # The parent first: a directory without it is known to be a crash's leftover.
-                files.write_new(f"{directory}/parent", parent_bytes(parent))
+                files.write_new(f"{directory}/parent", parents.written(parent))
                 files.make_new_directory(f"{directory}/fs", 0o755)
                 is_plain = self._furnish(directory, parent, for_programs=for_programs)
                 if durable:
@@ -261,7 +262,7 @@ class Snapshotter(ABC):
 
     def parent_of(self, key: str) -> ChainID | None:
         """What the active snapshot of that key stands on."""
-        return self._read_parent(self.shelf.active(checked(key)))
+        return parents.read(self.shelf.active(checked(key)))
 
     def actives(self) -> Iterator[str]:
         """The keys of all there are."""
@@ -328,7 +329,7 @@ class Snapshotter(ABC):
 
     def is_in_use(self, name: ChainID | None) -> bool:
         """Whether an active snapshot stands on exactly this stack: a container of that image."""
-        text = parent_bytes(name)
+        text = parents.written(name)
         for key in self.actives():
             try:
                 if files.read(self.shelf.active(key) / "parent", 256) == text:
@@ -364,19 +365,6 @@ class Snapshotter(ABC):
 
     @abstractmethod
     def _active_mounts(self, directory: Path, parent: ChainID | None) -> tuple[Mount, ...]: ...
-
-    def _read_parent(self, directory: Path) -> ChainID | None:
-        try:
-            text = files.read(f"{directory}/parent", 256).decode("ascii")
-            if text == "scratch\n":
-                return None
-            if text.endswith("\n"):
-                return ChainID(Digest.parse(text.removesuffix("\n")))
-        except FileNotFoundError as error:
-            raise StoreError(f"there is no snapshot {directory.name}") from error
-        except (StoreError, UnicodeDecodeError):
-            pass
-        raise StoreError(f"the snapshot {directory.name} is damaged", why="nobody knows what it lies on")
 
     def _take_away(self, directory: Path) -> None:
         """Free the name at once, then remove what it named. A crash in between leaves what sweeping finds."""
@@ -435,11 +423,6 @@ def ledger_in(directory: Path, name: str = OWNERS) -> bytes:
 def bind(directory: Path, access: str) -> tuple[Mount, ...]:
     """A directory as a root file system, "ro" or "rw"."""
     return (Mount("/", "bind", str(directory), ("bind", access)),)
-
-
-def parent_bytes(parent: ChainID | None) -> bytes:
-    """What the file `parent` says."""
-    return f"{parent or 'scratch'}\n".encode()
 
 
 def checked(key: str) -> str:

@@ -179,6 +179,7 @@ class FileJournal:
     def follow(
         self, at_end: Callable[[], object] = lambda: None, *, from_now: str = "", to_the_last: bool = False,
         tail: int | None = None, until: float | None = None, enough: Callable[[], bool] = lambda: False,
+        ending: int = -1,
     ) -> Generator[Record]:  # fmt: skip
         """Every record from the first that is kept; waits for more; ends when the run that is going on, or was, ends.
 
@@ -186,13 +187,14 @@ class FileJournal:
         journal: a `Finished` ends the account only where nothing comes after it, or `to_the_last` only when nobody
         writes any more. `at_end` is called then, or where there is nothing to follow. `from_now` is the task of which
         only is wanted what comes after this call; of what is there already, `tail` is how many lines of output are
-        wanted. At the time `until` it ends, and within two seconds after there was `enough`.
+        wanted. At the time `until` it ends, and within two seconds after there was `enough`. `ending` is a descriptor
+        that can be read from once the end of the run has been written, for who does not look each moment whether it is.
         """
         from nbcontain.linux.watching import Watch
 
         with ExitStack() as opened:
             opened.callback(at_end)
-            watch = Watch(self.path.parent)
+            watch = Watch(self.path.parent, ending)
             opened.callback(watch.close)
             reader = Reader(self.path, from_now=bool(from_now))
             opened.pop_all()

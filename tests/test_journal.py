@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nbcontain.errors import Cancelled, Span
 from nbcontain.events import Finished, Notice, Output, Progress, Record, Started, decode, encode, scope
 from nbcontain.journal import FileJournal, MemoryJournal
-from nbcontain.linux import syscalls
+from nbcontain.linux import syscalls, watching
 from nbcontain.linux.watching import Watch
 from nbcontain.runtime import output_lines
 from nbcontain.task import Task
@@ -221,6 +221,24 @@ def test_the_kernel_is_asked_to_tell_of_what_takes_longer_than_a_moment(tmp_path
     assert isinstance(next(records).event, Finished)
     assert time.monotonic() - began < 1
     os.rename(tmp_path.with_name("gone"), tmp_path)
+
+
+def test_who_has_a_hint_does_not_wait_for_the_next_look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(watching, "_MOMENT_S", 1000)
+    reading, writing = os.pipe()
+    watch = Watch(tmp_path, reading)
+    watch.wait(0.001)
+    # It has been looked for so long that the next look is a minute away.
+    watch._began -= 480
+    threading.Timer(0.05, os.close, (writing,)).start()
+    began = time.monotonic()
+    watch.wait(60)
+    assert time.monotonic() - began < 30
+    # It tells that once.
+    began = time.monotonic()
+    watch.wait(0.2)
+    assert time.monotonic() - began >= 0.2
+    os.close(reading)
 
 
 def test_who_stops_before_anything_was_read_lets_go_of_all_that_was_opened(tmp_path: Path) -> None:

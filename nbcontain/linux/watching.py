@@ -26,13 +26,15 @@ _READ_BYTES = 1 << 16
 class Watch:
     """A directory, from now on. Closed when nobody holds it any more, or before."""
 
-    def __init__(self, directory: Path) -> None:
-        """Raises OSError for what cannot be watched, as what is not there."""
+    def __init__(self, directory: Path, hint: int = -1) -> None:
+        """`hint` is a descriptor that can be read from once what most wait for is there; it stays the caller's. Raises
+        OSError for what cannot be watched, as what is not there."""
         self._fd = self._directory = -1
         # Held, since it may have another name, or none, by the time that it is watched.
         self._directory = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._path = directory
         self._began = 0.0
+        self._hint = hint
 
     def wait(self, timeout_s: float = 2.0) -> None:
         """Until something changes, or sooner; the time-out otherwise only guards against lost notifications."""
@@ -43,9 +45,21 @@ class Watch:
         now = time.monotonic()
         self._began = self._began or now
         if now < self._began + _MOMENT_S:
-            time.sleep(min(timeout_s, max(_GLANCE_S, (now - self._began) / 8)))
+            self._glance(min(timeout_s, max(_GLANCE_S, (now - self._began) / 8)))
         elif self._directory < 0 or not self._begin():
             time.sleep(min(timeout_s, POLL_S))
+
+    def _glance(self, pause_s: float) -> None:
+        """Wait that long. With a hint longer, since the clock of poll(2) knows no less than a millisecond, or until it
+        comes."""
+        if self._hint < 0:
+            time.sleep(pause_s)
+            return
+        poll = select.poll()
+        poll.register(self._hint, select.POLLIN)
+        if poll.poll(pause_s * 1000):
+            # That it has come is all that it tells.
+            self._hint = -1
 
     def _begin(self) -> bool:
         """Be told from here on; False where there is nobody who tells. Who waits looks once more: it may have been

@@ -48,7 +48,8 @@ class Channel:
     @classmethod
     def of(cls, fd: int) -> Channel:
         """The end that this descriptor is."""
-        return cls(socket.socket(fileno=fd))
+        # Said, since the kernel would be asked for it otherwise.
+        return cls(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=fd))
 
     @classmethod
     def pair(cls) -> tuple[Channel, Channel]:
@@ -122,6 +123,10 @@ class Channel:
         except ConnectionResetError:
             # It has left something of ours unread. That is told once, and before what it said last.
             return self.socket.recvmsg(*given)[:2]
+
+    def say_no_more(self) -> None:
+        """Let the other end know that nothing comes any more; it can still be heard. Raises OSError."""
+        self.socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         self.socket.close()

@@ -58,7 +58,8 @@ if TYPE_CHECKING:
     from nbcontain.registry.registries import Registries
     from nbcontain.resources import Resources
     from nbcontain.runtime.generate import ExecOptions, RunOptions
-    from nbcontain.runtime.launcher import Foretell, Launcher
+    from nbcontain.runtime.launcher import Launcher
+    from nbcontain.runtime.spares import Foretell
     from nbcontain.runtime.zygotes import Zygote
     from nbcontain.serving import Serving
     from nbcontain.soundness import Soundness
@@ -369,7 +370,7 @@ class Engine:
         from nbcontain.runtime.generate import streams
         from nbcontain.runtime.leash import Leash
 
-        leash = None if options.detach else Leash()
+        leash = None if options.detach else Leash(hears=True)
         seen = streams(options)
         fills = around is not nullcontext if fills is None else fills
 
@@ -386,13 +387,16 @@ class Engine:
                     self.life.launch(container, None, fd, emit)
                     return container
                 # Followed before it is started: with --rm it may be forgotten a moment later.
-                with closing(container.follow()) as records:
+                with closing(container.follow(ending=leash.ending)) as records:
                     self.life.launch(container, leash, fd, emit)
                     return self.life.attend(container, records, emit, check=not options.no_raise, seen=seen)
 
         task = Task(f"run {options.image}", body)
         if leash is not None:
             task.on_cancel(leash.let_go)
+        if self.profile.runs:
+            # Once it has ended: to ask for a spare keeps us, and whoever has spares, from other things for a moment.
+            task.on_done(self.launcher.expect_more)
         return task
 
     def start(self, container: Handle, *, stdin: int | None = None) -> None:

@@ -245,6 +245,23 @@ def children_of(parent: int) -> dict[int, str]:
     return found
 
 
+def helpers_of(init: int) -> list[int]:
+    """The children of a first process' supervisor but for that itself, the dead, and its predecessor, which may be
+    there for a moment longer than it is needed: one whose children are in another namespace of processes than it."""
+    found = []
+    for pid, state in children_of(supervisor_of(init)).items():
+        if pid == init or state == "Z":
+            continue
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            try:
+                own, others = (os.readlink(f"/proc/{pid}/ns/{name}") for name in ("pid", "pid_for_children"))
+            except PermissionError:
+                own = others = ""  # That one lets itself be looked at.
+            if own == others:
+                found.append(pid)
+    return found
+
+
 def inside_of(space: str) -> list[int]:
     """Whoever lives in this pid namespace. Not the dead: for some of them this machine's first process is to wait."""
     found = []

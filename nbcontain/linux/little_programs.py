@@ -58,6 +58,21 @@ CALLS = {
 of that, each of three arguments, until one executes a program; if one does not succeed, it writes what that gave, and
 where in the table it is, to FD, and ends. The table begins with FLAGS, a word of no meaning, FD, and such a word."""
 
+SUCCESSION = {
+    "x86_64": bytes.fromhex(
+        # mov rdx, rsi; xor esi, esi; xor r10d, r10d; xor r8d, r8d; mov eax, 56; syscall; test rax, rax; jle RETURN;
+        # xor edi, edi; mov eax, 231; syscall; RETURN: ret
+        "4889f2 31f6 4531d2 4531c0 b838000000 0f05 4885c0 7e09 31ff b8e7000000 0f05 c3"
+    ),
+    "aarch64": bytes.fromhex(
+        # mov x2, x1; mov x1, #0; mov x3, #0; mov x4, #0; mov x8, #220; svc #0; cmp x0, #0; b.le RETURN; mov x0, #0;
+        # mov x8, #94; svc #0; RETURN: ret
+        "e20301aa 010080d2 030080d2 040080d2 881b80d2 010000d4 1f0000f1 8d000054 000080d2 c80b80d2 010000d4 c0035fd6"
+    ),
+}  # fmt: skip
+"""clone(FLAGS) with the place of the child's number. It returns in the child, and where there is none; its caller ends
+when it goes on, and touches nothing of the memory that both have (vfork(2))."""
+
 
 def nothing(machine: str) -> bytes:
     """Ends at once, and well."""

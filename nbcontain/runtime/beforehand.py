@@ -47,12 +47,16 @@ class Beforehand:
         """CLONE_NEW… of the namespaces that init has left."""
         self.trees: list[furniture.Tree] = []
         """What is put together for /proc, /dev and /sys; of a container that is known only what fits that."""
+        self.unwanted: list[int] = []
+        """What it does not want of what is there already: to be closed by who has the time."""
         self.furniture: furniture.Furniture | None = None
         """The root, and what has been mounted into it."""
         self._mounts: dict[int, int] = {}
         """Those of the container's that are in no root and no tree yet, by their places in the spec."""
         self._network = -1
         """A network namespace that nobody is in."""
+        self._root = -1
+        """The root, of a container of which nothing else is known yet."""
         self._is_entered = False
         """This process is in it."""
         self._error: BaseException | None = None
@@ -117,11 +121,15 @@ class Beforehand:
         """Do it. What goes wrong is raised later, by `settle`, where somebody hears of it."""
         try:
             if self._error is not None or not rung.mounts:
-                self.spec = self.spec or spec_codec.spec_from_text(message["spec"])
+                if "spec" in message:
+                    self.spec = self.spec or spec_codec.spec_from_text(message["spec"])
             elif "rootfs" in message:
                 self._make_root(message)
-            else:
+            elif "spec" in message:
                 self._make_spaces(spec_codec.spec_from_text(message["spec"]))
+            else:
+                self._leave_mounts()
+            self._furnish()
         except BaseException as error:  # noqa: BLE001 - raised by `settle`
             self._error = self._error or error
 
@@ -142,8 +150,9 @@ class Beforehand:
 
     def _make_spaces(self, spec: Spec) -> None:
         # Not that of its control group, to which it may not belong yet.
-        self.left = namespaces.late(spec.linux) & ~syscalls.CLONE_NEWCGROUP
-        roots.leave(spec, self.left & ~self.enter(self.left))
+        late = namespaces.late(spec.linux) & ~syscalls.CLONE_NEWCGROUP
+        roots.leave(spec, late & ~self.left & ~self.enter(late))
+        self.left |= late
         self._take(spec)
         tops = [tree.top for tree in self.trees]
         for number, mount in enumerate(furniture.fitted(spec)):
@@ -170,14 +179,26 @@ class Beforehand:
             if tree.fits(spec) and (self._is_entered or tree.top != _SYS.destination):
                 self.trees.append(tree)
             else:
-                os.close(tree.fd)
+                # The kernel may take longer for its end than for all that the container wants.
+                self.unwanted.append(tree.fd)
         if self._network >= 0:
             os.close(self._network)
         self._network = -1
 
+    def _leave_mounts(self) -> None:
+        """Every container that has file systems of its own has mounts of its own."""
+        if not self.left & syscalls.CLONE_NEWNS:
+            isolation.separate(syscalls.CLONE_NEWNS)
+            self.left |= syscalls.CLONE_NEWNS
+
     def _make_root(self, message: Message) -> None:
-        assert self.spec is not None
-        root_fd = isolation.mount_root(spec_codec.mounts_from_json(message["rootfs"]), volatile=message["volatile"])
+        self._leave_mounts()
+        self._root = isolation.mount_root(spec_codec.mounts_from_json(message["rootfs"]), volatile=message["volatile"])
+
+    def _furnish(self) -> None:
+        if self.spec is None or self._root < 0:
+            return
+        root_fd, self._root = self._root, -1
         self.furniture = furniture.Furniture(root_fd, self.spec, self.trees)
         self.furniture.begin(self._mounts)
 

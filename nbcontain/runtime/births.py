@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from nbcontain.errors import SetupFailed
+from nbcontain.errors import NbcontainError, SetupFailed
 from nbcontain.linux import forks, syscalls
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci.spec import IdMapping
@@ -28,18 +28,29 @@ def form(
     is_awaited: Callable[[], bool] = lambda: True,
     prepared: Prepare | None = None,
     kept: Sequence[int] = (),
+    *,
+    succeeds: bool = False,
 ) -> Inside:
     """Supervisor: have a process forked in new namespaces, or in those that are there, to run `init`.
+
+    `succeeds` where there is time now, and will be none when it executes its program: it may have a predecessor then.
 
     The pid namespace's first process waits for messages: it does not know yet what it will be. Unless somebody awaits
     it already, it has time to rehearse. `prepared` is called with a pid before that process does anything, so that
     it and all that it forks are in a control group. `kept` are descriptors that are not closed in there.
     """
+    pid: int | None
     is_alone = not birth.joined and not birth.time_offsets and birth.within < 0
     ours, theirs = Channel.pair()
+    predecessor = 0
     try:
-        if is_alone and not forks.has_heirs():
-            pid: int | None = _born_at_once(birth, init, ours, theirs, prepared, kept)
+        if succeeds and birth.is_plain and birth.made & syscalls.CLONE_NEWPID and prepared is None and not kept:
+            with suppress(OSError, NbcontainError):
+                pid, predecessor = _succeeded(birth, init, theirs)
+        if predecessor:
+            theirs.close()
+        elif is_alone and not forks.has_heirs():
+            pid = _born_at_once(birth, init, ours, theirs, prepared, kept)
         else:
             pid = _born(birth, init, ours, theirs, prepared, kept) if birth.is_plain else None
         if pid is None:
@@ -49,7 +60,58 @@ def form(
         raise
     # It is our child, whose stage is gone if it had one: we are the subreaper. So init may tie its life to ours.
     ours.send({"adopted": True, "rehearse": not is_awaited()})
-    return Inside(pid, ours)
+    assert pid is not None
+    return Inside(pid, ours, predecessor)
+
+
+# --- by another one, which it succeeds ------------------------------------------------------------
+
+
+def _succeeded(birth: Birth, init: Callable[[Channel], None], channel: Channel) -> tuple[int, int]:
+    """Have it forked by another process, whose memory it has until it executes its program; gives both pids. Only for
+    who has no other children. Raises what hinders it, and then nothing has been done.
+
+    It gets the channel when it is there. Its predecessor never has that: the channel's end tells of what init does.
+    """
+    ours, theirs = Channel.pair()
+    predecessor = os.fork()
+    if predecessor == 0:
+        run(lambda: _be_successor(birth.made & ~syscalls.CLONE_NEWPID, init, theirs), theirs)
+    theirs.close()
+    try:
+        with _ended_on_error(predecessor):
+            pid = expect(ours, "born")
+            assert isinstance(pid, int)
+            ours.send({"channel": True}, [channel.fileno()])
+    except BaseException:
+        ours.close()
+        with suppress(ChildProcessError):
+            # Init, if it had come to be: it is told by the channel's end.
+            os.waitpid(-1, 0)
+        raise
+    ours.close()
+    # Nobody waits for its end: let it not be preferred to who executes its program just then. Only now, since what it
+    # forks has what it has.
+    with suppress(OSError):
+        os.sched_setscheduler(predecessor, os.SCHED_BATCH, os.sched_param(0))
+    return pid, predecessor
+
+
+def _be_successor(made: int, init: Callable[[Channel], None], channel: Channel) -> None:
+    """Its predecessor, and from the second call on init."""
+    _hear_nothing()
+    keep_only(channel)
+    syscalls.unshare(syscalls.CLONE_NEWPID)
+    pid = forks.succeeded()
+    if made:
+        syscalls.unshare(made)
+    channel.send({"born": pid})
+    message, fds = channel.receive()
+    if message is None:
+        return
+    own = Channel.of(fds[0])
+    channel.close()
+    init(own)
 
 
 # --- by the supervisor itself ---------------------------------------------------------------------

@@ -158,6 +158,8 @@ def end(inside: stage.Inside) -> None:
     inside.channel.close()
     os.kill(inside.pid, signal.SIGKILL)
     os.waitpid(inside.pid, 0)
+    if inside.predecessor:
+        os.waitpid(inside.predecessor, 0)
 
 
 def begin_limits(bundle: Bundle, pid: int, ids: IdMap) -> list[int]:

@@ -78,18 +78,18 @@ def _be_container(done: Beforehand, channel: Channel, message: Message, fds: lis
     names = message["holds"] if spaces >= 0 else []
     held = [os.open(each, os.O_RDONLY | os.O_CLOEXEC, dir_fd=spaces) for each in names]
     if terminal is None:
-        keep_only(channel, *answers.kept, *held)
+        keep_only(channel, *answers.kept, *held, *done.unwanted)
     else:
         redirect(terminal.peer, terminal.peer, terminal.peer)
-        keep_only(channel, terminal.master, *answers.kept, *held)
+        keep_only(channel, terminal.master, *answers.kept, *held, *done.unwanted)
     process = spec.process
     if place is None:
         program = programs.prepare(process, spec.annotations, seccomp, answers)
     else:
         program, process = translated.prepare(place, process, spec.annotations, seccomp, answers)
     program.env.update(hidden.env if place is None else fakechroot.without_ours(hidden.env))
-    handed = [*held, *((terminal.master, 0) if terminal else ())]
-    channel.send({"ready": True, "made": made, "held": names}, handed)
+    handed = [*held, *done.unwanted, *((terminal.master, 0) if terminal else ())]
+    channel.send({"ready": True, "made": made, "held": names, "unwanted": len(done.unwanted)}, handed)
     for fd in handed:
         if fd:
             os.close(fd)

@@ -395,12 +395,14 @@ class Container:
 
     # --- what it says ---
 
-    def follow(self, *, from_now: bool = False, enough: Callable[[], bool] = lambda: False) -> Generator[Record]:
+    def follow(
+        self, *, from_now: bool = False, enough: Callable[[], bool] = lambda: False, ending: int = -1
+    ) -> Generator[Record]:
         """Every record of its journal from the first, or of what comes from now on; waits for more until it ends.
 
-        Who has had `enough` is let go within two seconds.
+        Who has had `enough` is let go within two seconds. `ending` is a leash's, if it hangs on one that hears.
         """
-        return self.bundle.follow(from_now=from_now, enough=enough)
+        return self.bundle.follow(from_now=from_now, enough=enough, ending=ending)
 
     def output(
         self, *, follow: bool = False, tail: int | None = None, since: float | None = None, until: float | None = None

@@ -129,7 +129,7 @@ class Furniture:
                 self._put(mount, ready)
                 continue
             mount_fd = _made_of(mount, ready)
-            _check_kind(place, mount, directory=trees.is_directory(mount_fd))
+            _check_kind(os.fstat(place), mount, directory=trees.is_directory(mount_fd))
             trees.attach(mount_fd, place)
         if not self._is_restricted:
             restrict(self.root_fd, self._spec, self._trees)
@@ -198,9 +198,10 @@ class Place:
 def mount_into(place: Place, mount: Mount, made: list[str], kernel_devices: set[int], ready: int) -> None:
     """Perform one mount. `kernel_devices` are the device numbers of the proc and sysfs mounted so far."""
     mount_fd = _made_of(mount, ready)
-    target = _target(place, mount, made, kernel_devices, directory=trees.is_directory(mount_fd))
+    status = os.fstat(mount_fd)
+    target = _target(place, mount, made, kernel_devices, directory=stat.S_ISDIR(status.st_mode))
     if mount.destination in ("/proc", "/sys"):
-        kernel_devices.add(os.fstat(mount_fd).st_dev)
+        kernel_devices.add(status.st_dev)
     if "tmpcopyup" in mount.options:
         trees.copy_into(target, mount_fd)
     trees.attach(mount_fd, target)
@@ -227,19 +228,20 @@ def _target(place: Place, mount: Mount, made: list[str], kernel_devices: set[int
     if mount.destination in _PLAIN:
         _refuse_symlink(root_fd, mount.destination)
     target = trees.make_target(root_fd, mount.destination, made, directory=directory)
-    if os.path.samestat(os.fstat(target), os.fstat(root_fd)):
+    status = os.fstat(target)
+    if os.path.samestat(status, os.fstat(root_fd)):
         # What is mounted over the root is reached by /.. only, where nothing would be masked.
         what = mount.source or mount.type
         raise SetupFailed(f"cannot mount {what} at {mount.destination}", why="that is the root itself")
-    _check_kind(target, mount, directory=directory)
+    _check_kind(status, mount, directory=directory)
     # A symlink of the image's must not lead a mount into /proc, where paths mean power (CVE-2019-19921).
-    if os.fstat(target).st_dev in kernel_devices and not place.may_cover and mount.destination != "/sys/fs/cgroup":
+    if status.st_dev in kernel_devices and not place.may_cover and mount.destination != "/sys/fs/cgroup":
         raise SetupFailed(f"cannot mount {mount.source} at {mount.destination}", why="that is inside /proc or /sys")
     return target
 
 
-def _check_kind(target: int, mount: Mount, *, directory: bool) -> None:
-    if trees.is_directory(target) != directory:
+def _check_kind(target: os.stat_result, mount: Mount, *, directory: bool) -> None:
+    if stat.S_ISDIR(target.st_mode) != directory:
         raise SetupFailed(
             f"cannot mount {mount.source} at {mount.destination}",
             errno=errno.ENOTDIR,

@@ -6,6 +6,7 @@ container's PR_SET_PDEATHSIG, which waits for the end of a thread (prctl(2)), no
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from nbcontain.linux import little_pump
+from nbcontain.linux import little_pump, syscalls
 from nbcontain.runtime import output_lines, pump, sealed
 from nbcontain.values import dataclass
 
@@ -146,3 +147,17 @@ def hold(state: Idle) -> None:
     """Keep the descriptors to this program."""
     for fd in state.descriptors():
         os.set_inheritable(fd, False)
+
+
+def resume() -> None:
+    """A supervisor that was idle, executed again: go on where it was."""
+    # It is executed for this, and the pump, which imports this module too, is not.
+    from nbcontain.runtime import stage
+    from nbcontain.runtime.supervisor import Supervisor
+
+    was = Idle.of(sys.argv[1:])
+    hold(was)
+    syscalls.close_others(was.descriptors())
+    os.environ.clear()
+    gc.disable()
+    stage.run(Supervisor.resumed(was).attend)

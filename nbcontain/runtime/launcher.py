@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,9 @@ from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.leash import Leash
-from nbcontain.runtime.messages import ROOTFS, Channel, Message, answer_of, is_readable
+from nbcontain.runtime.messages import ROOTFS, Channel, Message, answer_of
 from nbcontain.runtime.rungs import Rung
+from nbcontain.runtime.spares import Foretell, Spare, spare_of
 from nbcontain.runtime.zygotes import PUMP_BYTES, Zygote, interpreter
 from nbcontain.store import files
 
@@ -28,43 +29,6 @@ if TYPE_CHECKING:
 
 _READY_S = 20.0
 _CREATED_S = 60.0
-
-
-class Foretell:
-    """Tells a spare which container it is going to be."""
-
-    def __init__(
-        self, take: Callable[[], Channel | None], told: dict[str, tuple[Channel, str]], *, untouched: bool
-    ) -> None:
-        self._take = take
-        self._told = told
-        self._untouched = untouched
-        self._ids: list[str] = []
-
-    def spec(self, container_id: str, spec: str) -> None:
-        """By its id and the text of its spec."""
-        if channel := self._take():
-            self._told[container_id] = channel, spec
-            self._ids.append(container_id)
-            # The filter that was made of its profile is read from the bundle.
-            self._say(channel, {"do": "begin", "spec": spec_codec.without_profile(spec)})
-
-    def root(self, container_id: str, rootfs: Sequence[Mount], *, volatile: bool) -> None:
-        """And by its layers, which are there now."""
-        if self._untouched and container_id in self._ids:
-            mounts = spec_codec.mounts_to_json(rootfs)
-            self._say(self._told[container_id][0], {"do": "begin", "rootfs": mounts, "volatile": volatile})
-
-    def _say(self, channel: Channel, message: Message) -> None:
-        # Should it be dead, another one takes the order.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            channel.send(message)
-
-    def close(self) -> None:
-        """No order comes any more: those that have been told are not wanted."""
-        for each in self._ids:
-            if unused := self._told.pop(each, None):
-                unused[0].close()
 
 
 class Launcher:
@@ -82,23 +46,25 @@ class Launcher:
         self._rung = rung or Rung()
         self._lock = threading.Lock()
         self._begun = begun
+        self._expects_more = begun is None
+        """Who has begun with one beforehand is a command, which runs what it was told and ends."""
         self._zygote: Zygote | None = None
         self._orders: Channel | None = None
         self._is_ready = False
-        self._expecting: list[Channel] = []
-        """To spares that wait for an order already."""
-        self._told: dict[str, tuple[Channel, str]] = {}
-        """To spares that have been told which container they are going to be, by its id; and as which spec."""
+        self._expecting: list[Spare] = []
+        """Those that wait for an order of ours already."""
+        self._told: dict[str, tuple[Spare, str]] = {}
+        """Those that have been told which container they are going to be, by its id; and as which spec."""
 
     def warm(self) -> None:
         """Have a zygote started; returns at once, and the first launch waits until it is ready."""
         with self._lock:
             if self._orders is None:
                 # What is wrong is told by the first launch that needs it.
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     self._execute(sealed=True)
 
-    @contextlib.contextmanager
+    @contextmanager
     def expecting(self, *, untouched: bool = False) -> Iterator[Foretell]:
         """An order is about to come: have a spare awake for it. Does not wait, and is no harm if none comes.
 
@@ -106,16 +72,26 @@ class Launcher:
         do before that is written. `untouched`: nobody but that process writes to its layer until then.
         """
         self.warm()
-        with self._lock:
-            if self._is_ready and self._orders is not None and not self._expecting:
-                self._expecting.append(_spare_of(self._orders))
+        self._expect()
         foretell = Foretell(self._take_expecting, self._told, untouched=untouched)
         try:
             yield foretell
         finally:
             foretell.close()
 
-    def _take_expecting(self) -> Channel | None:
+    def expect_more(self) -> None:
+        """An order like the last one may come: then it need not ask for a spare. Never raises, and does not wait."""
+        if self._expects_more:
+            with suppress(OSError):
+                self._expect(is_ahead=True)
+
+    def _expect(self, *, is_ahead: bool = False) -> None:
+        """Have a spare that waits for our order, unless there is one."""
+        with self._lock:
+            if self._is_ready and self._orders is not None and not self._expecting:
+                self._expecting.append(spare_of(self._orders, is_ahead=is_ahead))
+
+    def _take_expecting(self) -> Spare | None:
         with self._lock:
             return self._expecting.pop() if self._expecting else None
 
@@ -150,8 +126,11 @@ class Launcher:
             bundle.end_orphan()
             bundle.mark_paused(paused=False)
         ends = [bundle.lock_fd]
+        telling = -1
         if leash is not None:
             ends.append(leash.end())
+            if (telling := leash.telling()) >= 0:
+                ends.append(telling)
         if stdin is not None:
             ends.append(piped(stdin))
         if secrets is not None:
@@ -160,6 +139,7 @@ class Launcher:
             "do": "launch",
             "bundle": str(bundle.path),
             "leash": leash is not None,
+            "telling": telling >= 0,
             "stdin": stdin is not None,
             "secrets": secrets is not None,
             "start": start,
@@ -236,43 +216,38 @@ class Launcher:
 
     # --- the zygote ---
 
-    def _told_of(self, bundle: Bundle) -> Channel | None:
-        """To the spare that has been told of this container; not of what that was to be before somebody changed it."""
-        channel, spec = self._told.get(bundle.path.name, (None, ""))
-        if channel is None:
+    def _told_of(self, bundle: Bundle) -> Spare | None:
+        """The spare that has been told of this container; not of what that was to be before somebody changed it."""
+        spare, spec = self._told.get(bundle.path.name, (None, ""))
+        if spare is None:
             return None
         is_so = bundle.spec_text() == spec
         del self._told[bundle.path.name]
         if is_so:
-            return channel
-        channel.close()
+            return spare
+        spare.close()
         return None
 
-    def _ordered(self, message: Message, fds: Sequence[int], told: Channel | None = None) -> Channel:
+    def _ordered(self, message: Message, fds: Sequence[int], told: Spare | None = None) -> Channel:
         """Send an order, and again if whoever it was for is dead, also because a zygote was ended from outside.
 
-        Gives the channel that its answers come on. A spare says at once that it has taken an order: without that
-        word nothing has been done. `told` is to a spare that expects this very order.
+        Gives the channel that its answers come on. `told` expects this very order.
         """
-        for orders, channel in self._spares(told):
+        for orders, spare in self._spares(told):
             try:
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    channel.send(message, fds)
-                if not is_readable(channel, _CREATED_S):
-                    raise SetupFailed(f"nobody takes an order for {_CREATED_S:.0f} s", why="the machine is very busy")
-                if channel.receive()[0] is not None:
-                    return channel
+                if spare.order(message, fds):
+                    return spare.report
             except BaseException:
-                channel.close()
+                spare.close()
                 raise
-            channel.close()
+            spare.close()
             with self._lock:
                 if orders is not None and self._orders is orders:
                     self._end()
         raise SetupFailed("the process that starts containers ends at once")
 
-    def _spares(self, told: Channel | None) -> Iterator[tuple[Channel | None, Channel]]:
-        """Whom to give an order to, one after the other: the zygote's channel, and one to a spare of that zygote."""
+    def _spares(self, told: Spare | None) -> Iterator[tuple[Channel | None, Spare]]:
+        """Whom to give an order to, one after the other: the zygote's channel, and a spare of that zygote."""
         if told is None:
             told = self._take_expecting()
         if told is not None:
@@ -280,7 +255,7 @@ class Launcher:
             yield None, told
         for _ in range(2):
             orders = self._connected()
-            yield orders, _spare_of(orders)
+            yield orders, spare_of(orders)
 
     def _connected(self) -> Channel:
         with self._lock:
@@ -306,14 +281,12 @@ class Launcher:
 
     def _execute(self, *, sealed: bool) -> None:
         """Begin with one, unless that was done already; it is ready some time later."""
-        # Who has begun with one beforehand is a command, which runs what it was told and ends.
-        expects_more = self._begun is None
         zygote, self._begun = self._begun or Zygote(sealed=sealed), None
         self._zygote, self._orders = zygote, zygote.orders
-        with contextlib.suppress(BrokenPipeError):
+        with suppress(BrokenPipeError):
             # Without a user namespace they are this machine's, whoever one is.
             ids = self._host.ids if "user" in self._rung.namespaces else IdMap.identity()
-            told = {"functions": self._functions, "rung": self._rung.numbers(), "expects_more": expects_more}
+            told = {"functions": self._functions, "rung": self._rung.numbers(), "expects_more": self._expects_more}
             zygote.orders.send({**ids.numbers(), **told})
 
     def _wait_until_ready(self) -> None:
@@ -369,12 +342,3 @@ def piped(stdin: int) -> int:
 
     threading.Thread(target=pump, name="nbcontain stdin", daemon=True).start()
     return reading
-
-
-def _spare_of(orders: Channel) -> Channel:
-    """Have the zygote turn a spare to us; gives the channel to it, whose other end is closed if the zygote is dead."""
-    ours, theirs = Channel.pair()
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        orders.send({}, [theirs.fileno()])
-    theirs.close()
-    return ours

@@ -19,7 +19,7 @@ else:
 
 WHOLE = (
     "import sys; sys.path.append(sys.argv[1]); import nbcontain.runtime.later; "
-    "from nbcontain.runtime.supervisor import resume; resume()"
+    "from nbcontain.runtime.idle import resume; resume()"
 )
 _READ_BYTES = 1 << 16
 _MADV_DONTNEED = 4

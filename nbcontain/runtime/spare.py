@@ -13,7 +13,7 @@ from functools import partial
 from nbcontain.linux import forks, syscalls
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import births, contained, rehearsal, stage
-from nbcontain.runtime.calls import answer_call
+from nbcontain.runtime.calls import answer_call, end
 from nbcontain.runtime.messages import Channel, describe, is_readable
 from nbcontain.runtime.namespaces import USUAL, Birth, flags_of
 from nbcontain.runtime.rungs import Rung
@@ -35,7 +35,7 @@ def main(orders: Channel, ids: IdMap, rung: Rung = _FULL) -> None:
     try:
         birth = Birth(ids, flags_of(rung.namespaces, USUAL))
         first = partial(contained.main, rung=rung, rehearse=rehearsal.of_init)
-        inside = births.form(birth, first, lambda: is_readable(orders, 0))
+        inside = births.form(birth, first, lambda: is_readable(orders, 0), succeeds=not is_readable(orders, 0))
         if not is_readable(orders, 0):
             rehearsal.of_supervisor(ids)
     except BaseException as error:  # noqa: BLE001 - told to whoever gives the order
@@ -46,12 +46,18 @@ def main(orders: Channel, ids: IdMap, rung: Rung = _FULL) -> None:
         return
     # Now it is one launcher's, whose order comes when that has written what there is to read.
     report = Channel.of(fds[0])
+    if isinstance(inside, stage.Inside):
+        # So that it can tell our first process by itself what comes, which we need not be awake for.
+        report.tell({"inside": True}, [inside.channel.fileno()])
     message, fds = report.receive()
     while message is not None and message["do"] == "begin":
         if isinstance(inside, stage.Inside):
             inside.channel.tell(message)
         message, fds = report.receive()
     if message is None:
+        # Who is not wanted may have to be gone before another one begins: that is told by our end.
+        if isinstance(inside, stage.Inside):
+            end(inside)
         return
     report.tell({"taken": True})
     try:

@@ -35,6 +35,9 @@ class Inside:
 
     pid: int
     channel: Channel
+    predecessor: int = 0
+    """The process whose memory it has, and which ends, as a child of ours, when it has executed its program or ended
+    (`forks.succeeded`); 0 if there is none."""
 
 
 @dataclass(frozen=True, slots=True)

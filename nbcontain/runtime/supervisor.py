@@ -5,11 +5,9 @@ It has no threads, never enters a namespace, and outlives the kernel.
 
 from __future__ import annotations
 
-import gc
 import os
 import select
 import signal
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +15,7 @@ from pathlib import Path
 from nbcontain.errors import NbcontainError
 from nbcontain.events import Finished, Notice, Started
 from nbcontain.journal import FileJournal
-from nbcontain.linux import pidfds, syscalls
+from nbcontain.linux import pidfds
 from nbcontain.linux.idmap import IdMap
 from nbcontain.linux.starts import start_time
 from nbcontain.runtime import calls, endings, idle, requests, stage
@@ -25,6 +23,7 @@ from nbcontain.runtime.bundle import Bundle, State
 from nbcontain.runtime.execs import Execs
 from nbcontain.runtime.messages import Channel, Listener, Message, describe, error_of
 from nbcontain.runtime.outputs import LOST, Outputs
+from nbcontain.runtime.remains import Remains
 from nbcontain.runtime.signals import exit_code, signal_number
 from nbcontain.store import events_log
 from nbcontain.store.layout import Layout
@@ -60,12 +59,13 @@ class Supervisor:
         """To init, until it has become the program."""
         self.report: Channel | None = None
         """To the launcher, until it has heard of the start."""
-        self.leash = self.mounts_fd = self.network_fd = self.user_fd = -1
-        """The leash's end; and namespaces that are kept beyond init's end."""
+        self.leash = self.telling = self.mounts_fd = self.network_fd = self.user_fd = -1
+        """The leash's end, and what tells of ours; and namespaces that are kept beyond init's end."""
         self.journal = FileJournal(bundle.path / "journal.jsonl")
         self.outputs = Outputs(self.info.id, self.journal)
         self.state = State()
         self.stand_in = 0  # for init, where another runtime makes that
+        self.remains = Remains()
         self.kill_at = self.delay_s = 0.0
         self.starts_at_once = self.is_started = self.is_ending = False
         """`is_ending`: it is not to be started again by itself."""
@@ -81,7 +81,7 @@ class Supervisor:
         """The supervisor of a container that is to be made, as a launcher's message says."""
         bundle = Bundle(Path(message["bundle"]))
         bundle.lock_fd = fds.pop(0)
-        leash, stdin = (fds.pop(0) if message[name] else -1 for name in ("leash", "stdin"))
+        leash, telling, stdin = (fds.pop(0) if message[name] else -1 for name in ("leash", "telling", "stdin"))
         inside = calls.replaced(inside, bundle, ids)
         doors = calls.begin_limits(bundle, inside.pid, ids)
         calls.begin_mounts(bundle, ids)
@@ -90,6 +90,7 @@ class Supervisor:
         ends = calls.be_program(inside.channel, inside.pid, bundle, message, stdin, secrets, doors=doors)
         made = cls(ids, bundle, inside.pid, pidfds.opened(inside.pid))
         made.inside, made.report, made.leash = inside.channel, report, leash
+        made.remains.predecessor, made.telling = inside.predecessor, telling
         made.outputs.are(ends)
         made.starts_at_once = message["start"]
         made.choose_sink()
@@ -168,6 +169,7 @@ class Supervisor:
         assert answer is not None
         calls.follow(self, answer)
         held = {name: console.pop(0) for name in answer["held"]}
+        self.remains.fds += [console.pop(0) for _ in range(answer.get("unwanted", 0))]
         self.mounts_fd = held.pop("mnt", -1)
         if console:
             self.outputs.are({}, *console)
@@ -246,7 +248,7 @@ class Supervisor:
             moments.append(self.kill_at)
         if self.health is not None:
             moments.append(self.health.due_at)
-        moments += self.execs.due()
+        moments += [*self.execs.due(), *(self.remains.due(now) if self.is_started else ())]
         if self._is_idle():
             if now >= self.quiet_since + _QUIET_S:
                 self._sleep()
@@ -420,6 +422,8 @@ class Supervisor:
         finally:
             with suppress(OSError):
                 self.journal.append(Finished(self.info.id, "done" if code == 0 else "failed", exit_code=code))
+            if self.telling >= 0:
+                os.close(self.telling)
             self.clients.tell_end(code)
             self.journal.close()
             if self.mounts_fd >= 0:
@@ -438,13 +442,3 @@ class Supervisor:
         told = {**self.info.labels, "image": self.info.image, "name": self.info.name, **attributes}
         path = Layout(self.bundle.path.parent.parent).events
         events_log.record(path, "container", action, self.info.id, told)
-
-
-def resume() -> None:
-    """A supervisor that was idle, executed again: go on where it was."""
-    was = idle.Idle.of(sys.argv[1:])
-    idle.hold(was)
-    syscalls.close_others(was.descriptors())
-    os.environ.clear()
-    gc.disable()
-    stage.run(Supervisor.resumed(was).attend)

@@ -24,7 +24,7 @@ from nbcontain.runtime.rungs import Rung
 from nbcontain.runtime.spare import main as be_spare
 
 _SPARES = 2
-"""A build's step takes two or three in quick succession."""
+"""A build's step takes two or three in quick succession. One that the kernel has ahead of its order is one of them."""
 _IDLE_MS = 40
 """Without an order for so long, what was ordered last has probably ended."""
 
@@ -50,8 +50,9 @@ def main(fd: int) -> None:
     spares = [_fork_spare(orders, ids, rung, [])]
     poll = select.poll()
     poll.register(orders, select.POLLIN)
+    wanted = _SPARES
     while True:
-        if expects_more and len(spares) < _SPARES and not poll.poll(_IDLE_MS):
+        if expects_more and len(spares) < wanted and not poll.poll(_IDLE_MS):
             while functions:
                 importlib.import_module(functions.pop())
                 if not functions:
@@ -62,6 +63,7 @@ def main(fd: int) -> None:
         message, fds = orders.receive()
         if message is None:
             return
+        wanted = _SPARES - message["ahead"]
         while not _hand_over(spares.pop(0) if spares else _fork_spare(orders, ids, rung, spares), message, fds):
             # That one was killed meanwhile; another is as good.
             pass

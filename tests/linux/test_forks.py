@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,69 @@ def test_nothing_is_done_after_a_call_that_does_not_succeed() -> None:
 def test_a_word_that_the_kernel_would_cut_off_is_an_error(path: str, args: list[str], env: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="null byte"):
         forks.execute(path, args, env)
+
+
+def successor(then: Callable[[int], None]) -> tuple[int, int]:
+    """Have a process of ours succeeded by one that does this with its pid; gives both pids, as the second says."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    predecessor = os.fork()
+    if predecessor == 0:
+        try:
+            pid = forks.succeeded()
+            os.write(writing, b"%d" % pid)
+            then(pid)
+        finally:
+            os._exit(9)
+    os.close(writing)
+    return predecessor, int(os.read(reading, 20) or b"0")
+
+
+@with_one_thread
+def test_who_is_succeeded_ends_well_when_its_successor_has_executed_a_program(tmp_path: Path) -> None:
+    words = ["sh", "-c", 'test $$ = "$1" && test $PPID = "$2" && read -r line', "sh"]
+    reading, writing = os.pipe()
+
+    def execute(pid: int) -> None:
+        # All that is changed here is changed in one memory, which the program does not have.
+        os.dup2(reading, 0)
+        os.execv("/bin/sh", [*words, str(pid), str(os.getppid())])
+
+    predecessor, pid = successor(execute)
+    assert os.getpid() == int(Path(f"/proc/{pid}/stat").read_text().split()[3])
+    assert ended(predecessor) == 0
+    # And not when that ends.
+    os.write(writing, b"\n")
+    assert ended(pid) == 0
+
+
+@with_one_thread
+def test_who_is_succeeded_waits_and_ends_with_its_successor() -> None:
+    reading, writing = os.pipe()
+    predecessor, pid = successor(lambda pid: os._exit(len(os.read(reading, 3))))
+    assert os.waitpid(predecessor, os.WNOHANG) == (0, 0)
+    os.write(writing, b"abc")
+    assert (ended(pid), ended(predecessor)) == (3, 0)
+    predecessor, pid = successor(lambda pid: os.kill(os.getpid(), signal.SIGKILL))
+    assert (ended(pid), ended(predecessor)) == (-signal.SIGKILL, 0)
+
+
+@with_one_thread
+def test_who_is_succeeded_may_be_killed() -> None:
+    reading, writing = os.pipe()
+    predecessor, pid = successor(lambda pid: os._exit(len(os.read(reading, 3))))
+    os.kill(predecessor, signal.SIGKILL)
+    assert ended(predecessor) == -signal.SIGKILL
+    os.write(writing, b"ab")
+    assert ended(pid) == 2
+
+
+@with_one_thread
+def test_where_no_code_can_be_made_nobody_is_succeeded() -> None:
+    if os.fork() == 0:
+        syscalls.prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN)
+        try:
+            forks.succeeded()
+        except OSError:
+            os._exit(5)
+        os._exit(6)
+    assert ended(-1) == 5

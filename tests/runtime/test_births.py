@@ -17,6 +17,7 @@ import pytest
 from machine import Machine, supervisor_of, until
 from nbcontain.errors import UsageError
 from nbcontain.events import Output
+from nbcontain.linux import syscalls
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import IdMapping, Mount, Process, Spec
 from nbcontain.runtime import rehearsal
@@ -360,6 +361,7 @@ def test_a_layer_that_somebody_writes_to_before_the_start_is_not_mounted_yet(mac
 def test_who_is_told_of_a_root_that_cannot_be_says_so(tmp_path: Path) -> None:
     done = Beforehand()
     done.spec = Spec(Process(args=("true",)))
+    done.left = syscalls.CLONE_NEWNS  # said only: these tests go on where they are
     root = Mount("/", "bind", str(tmp_path / "nowhere"))
     done.begin({"rootfs": spec_codec.mounts_to_json((root,)), "volatile": False}, Rung())
     with pytest.raises(FileNotFoundError, match="nowhere"):

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NoReturn
 
 import pytest
 
-from machine import SLEEP, Machine, supervisor_of
+from machine import SLEEP, Machine, supervisor_of, until
 from nbcontain.errors import DiskFull, SetupFailed
-from nbcontain.linux import syscalls
+from nbcontain.linux import forks, syscalls
 from nbcontain.linux.idmap import IdMap
+from nbcontain.linux.starts import children_of
 from nbcontain.runtime import births
 from nbcontain.runtime.messages import Channel
 from nbcontain.runtime.namespaces import Birth
-from nbcontain.runtime.stage import Inside
+from nbcontain.runtime.stage import Inside, keep_only
 from reliability.deeds import with_one_thread
 
 KINDS = ("pid", "pid_for_children", "ipc", "uts", "mnt", "net", "cgroup", "user", "time")
@@ -34,9 +37,16 @@ def tell_where(channel: Channel) -> None:
     channel.receive()
 
 
-def born(birth: Birth, prepared: Callable[[int], None] | None = None) -> Inside:
+def born(birth: Birth, prepared: Callable[[int], None] | None = None, *, succeeds: bool = False) -> Inside:
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    return births.form(birth, tell_where, prepared=prepared)
+    return births.form(birth, tell_where, prepared=prepared, succeeds=succeeds)
+
+
+def failing(error: Exception) -> Callable[..., NoReturn]:
+    def fail(*_: object) -> NoReturn:
+        raise error
+
+    return fail
 
 
 def end(inside: Inside) -> None:
@@ -83,6 +93,71 @@ def test_it_is_first_in_namespaces_of_its_own(staged: bool) -> None:
         os._exit(int(namespaces() != before))
     assert os.waitpid(later, 0)[1] == 0
     end(inside)
+
+
+@needs_root
+@with_one_thread
+def test_it_may_have_a_predecessor_which_is_in_no_other_namespace() -> None:
+    before = namespaces()
+    inside = born(Birth(IdMap.identity()), succeeds=True)
+    answer, _ = inside.channel.receive()
+    assert answer is not None
+    assert (answer["pid"], len(answer["open"])) == (1, 5)
+    where, others = namespaces(inside.pid), namespaces(inside.predecessor)
+    assert [kind for kind in KINDS if where[kind] != before[kind]] == ["pid", "pid_for_children", "ipc", "uts"]
+    assert [kind for kind in KINDS if others[kind] != before[kind]] == ["pid_for_children"]
+    assert namespaces() == before
+    # What is begun there is preferred as anything is.
+    assert (os.sched_getscheduler(inside.pid), os.sched_getscheduler(inside.predecessor)) == (
+        os.SCHED_OTHER, os.SCHED_BATCH,
+    )  # fmt: skip
+    end(inside)
+    assert os.waitpid(inside.predecessor, 0)[1] == 0
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+@needs_root
+@pytest.mark.parametrize("hindered", ["code", "namespace", "predecessor", "word"])
+@with_one_thread
+def test_where_it_can_have_none_it_has_none_and_nobody_is_left(hindered: str) -> None:
+    match hindered:
+        case "code":
+            forks.succeeded = failing(OSError(13, "Permission denied"))
+        case "namespace":
+            # Of all that ask for these, whoever comes first.
+            unshare, (reading, writing) = syscalls.unshare, os.pipe()
+            os.write(writing, b".")
+            os.close(writing)
+
+            def once(flags: int) -> None:
+                if flags & syscalls.CLONE_NEWIPC and os.read(reading, 1):
+                    raise PermissionError(1, "Operation not permitted")
+                unshare(flags)
+
+            syscalls.unshare = once
+            births.keep_only = lambda *kept: keep_only(*kept, reading)
+        case "word":
+            # It is there already, and waits for more.
+            expect, missed = births.expect, iter([ChildProcessError("nothing was heard")])
+
+            def hear(channel: Channel, name: str) -> object:
+                heard = expect(channel, name)
+                if name == "born" and (error := next(missed, None)):
+                    raise error
+                return heard
+
+            births.expect = hear
+        case "predecessor":
+            births._be_successor = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    inside = born(Birth(IdMap.identity()), succeeds=True)
+    answer, _ = inside.channel.receive()
+    assert answer is not None
+    assert (answer["pid"], inside.predecessor) == (1, 0)
+    assert namespaces(inside.pid)["ipc"] != namespaces()["ipc"]
+    end(inside)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
 
 
 @needs_root
@@ -143,3 +218,22 @@ def test_whose_namespaces_a_supervisor_is_in(profile: str, machine: Machine) -> 
     assert {"pid", "ipc", "uts", "mnt"} <= {kind for kind in KINDS if inside[kind] != supervisor[kind]}
     machine.engine.restart(container, 5)
     assert namespaces(supervisor_of(container.pid)) == supervisor
+
+
+@pytest.mark.parametrize("options", [{"network": "none"}, {"network": "host"}, {"init": True}], ids=str)
+def test_nothing_that_was_there_for_any_container_stays(
+    profile: str, machine: Machine, options: dict[str, object]
+) -> None:
+    """Nobody who has made room for it, and nothing that it did not want: a moment later, also while somebody waits."""
+    machine.run("true", **options)
+    time.sleep(0.3)
+    container = machine.start(SLEEP, **options)
+    assert container.pid is not None
+    supervisor = supervisor_of(container.pid)
+    if profile != "rootless-single":  # who has somebody to answer its calls besides
+        until(lambda: children_of(supervisor) == [container.pid])
+    # Of mounts it has the container's own at most, by their namespace.
+    fds = [os.readlink(f"/proc/{supervisor}/fd/{fd}") for fd in os.listdir(f"/proc/{supervisor}/fd")]
+    assert [each for each in fds if each.startswith("/") and not each.startswith(("/dev/null", "/memfd:"))] == [
+        each for each in fds if str(container.bundle.path) in each
+    ]

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machine import SLEEP, Machine, children_of, is_small, said, supervisor_of, until
+from machine import SLEEP, Machine, children_of, helpers_of, is_small, said, supervisor_of, until
 from nbcontain.errors import Cancelled, ContainerError
 from nbcontain.events import Output, Record, decode, encode
 from nbcontain.linux import pump_code
@@ -106,7 +106,8 @@ def test_a_stage_waits_for_the_next_program_where_nobody_inside_can_see_it(machi
     supervisor = supervisor_of(container.pid)
 
     def waiting() -> list[int]:
-        return [pid for pid in children_of(supervisor) if pid != container.pid]
+        assert container.pid is not None
+        return helpers_of(container.pid)
 
     # As long as somebody may want something, it does not fall asleep.
     client = connect(container.bundle.path)

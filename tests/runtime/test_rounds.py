@@ -87,6 +87,11 @@ from nbcontain.runtime.generate import RunOptions
 def parent_of(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
+def begun(pid):
+    # When it began: another helper of ours may have its number at once, since that is asked for below.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+
 def taking(pid):
     # Another program that has exactly this pid; None where a helper of ours, which was forked just then, has got it.
     for _ in range(1000):
@@ -107,9 +112,10 @@ with Engine(sys.argv[1]) as engine:
         held = engine.container("old")
         pid = held.pid
         supervisor = parent_of(pid)
+        both = {each: begun(each) for each in (pid, supervisor)}
         os.kill(supervisor, signal.SIGKILL)
         # Nobody waits for them here but their parents, of which we are the last.
-        while os.path.exists(f"/proc/{supervisor}") or os.path.exists(f"/proc/{pid}"):
+        while any(begun(each) == then for each, then in both.items()):
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(-1, os.WNOHANG)
             time.sleep(0.001)

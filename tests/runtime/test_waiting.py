@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from machine import SLEEP, Machine, children_of, supervisor_of, until
+from machine import SLEEP, Machine, children_of, helpers_of, supervisor_of, until
 from nbcontain.errors import CommandNotExecutable, CommandNotFound, NotRunning, SetupFailed
 from nbcontain.linux import syscalls
 from nbcontain.linux.cgroups import Tree
@@ -38,7 +38,7 @@ id; pwd; umask; env | sort; test $(cut -d' ' -f6 /proc/self/stat) = $$ && echo l
 def waiting_of(container: Container) -> list[int]:
     """The stages that wait for a further program in it."""
     assert container.pid is not None
-    return [each for each in children_of(supervisor_of(container.pid)) if each != container.pid]
+    return helpers_of(container.pid)
 
 
 def is_told(container: Container, stage: int) -> bool:

@@ -34,8 +34,7 @@ from nbcontain.runtime.generate import RunOptions
 from nbcontain.runtime.launcher import Launcher
 from nbcontain.store.archive_writer import OCI_LAYOUT, Saved
 from nbcontain.store.blobs import Blobs
-from nbcontain.store.gzip_stream import Block, GzipStream
-from nbcontain.store.layer_writer import PartWriter, layer_writer
+from nbcontain.store.layer_writer import layer_writer
 from registry.samples import image_of
 
 HERE, ARM, RISCV = Platform.here(), Platform("linux", "arm64"), Platform("linux", "riscv64")
@@ -259,45 +258,6 @@ def test_a_plain_layer_has_the_same_blob_from_a_file_a_directory_a_pipe_and_a_co
             assert next(place.rglob("file")).read_bytes() == content
             forget(engine)
     assert len(set(found)) == 1, found
-
-
-@pytest.mark.parametrize("how", ["changed", "cut"])
-def test_an_archive_that_is_changed_while_it_is_read_is_refused(
-    engine: Engine, archives: Archives, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    """Whoever compresses reads it later than who unpacks it, and must not make a blob of something else."""
-    data = archive(member("file", data=bytes(7 << 20)))
-    path = tmp_path / "archive.tar"
-    path.write_bytes(packed(docker_archive(data, ["app:1"])))
-    compress = GzipStream.compress
-
-    def late(stream: GzipStream, block: Block) -> bytes:
-        # The first block; all was read by then, but what follows has not been compressed.
-        if stream.checksum == 0:
-            until(lambda: passed.is_set())
-            with path.open("r+b") as file:
-                if how == "cut":
-                    file.truncate(4 << 20)
-                else:
-                    file.seek(5 << 20)
-                    file.write(b"something else")
-        return compress(stream, block)
-
-    passed = threading.Event()
-    finish = PartWriter.finish
-
-    def told(writer: PartWriter) -> None:
-        passed.set()
-        finish(writer)
-
-    monkeypatch.setattr(GzipStream, "compress", late)
-    monkeypatch.setattr(PartWriter, "finish", told)
-    with pytest.raises(BadArchive, match="changed while it was read"):
-        archives.load(str(path)).result()
-    assert engine.images() == []
-    assert list(engine.store.snapshots.walk()) == []
-    assert list(engine.store.blobs.walk()) == []
-    assert list(engine.store.layout.tmp.iterdir()) == []
 
 
 def test_the_same_images_give_the_same_archive(engine: Engine, archives: Archives, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
-from io import IOBase, RawIOBase
+from io import RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -27,9 +27,8 @@ from nbcontain.store import tar
 from nbcontain.store.archive_writer import CONTAINERD_NAME, Saved, blob_path
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.compression import uncompressed
-from nbcontain.store.layer_writer import LayerWriter, Part, PartWriter, ring_for
+from nbcontain.store.layer_writer import LayerWriter, ring_for
 from nbcontain.store.open_directories import split
-from nbcontain.store.ring import Sender
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
@@ -56,7 +55,6 @@ class _Body(Protocol):
 
     def chunk(self) -> bytes | memoryview: ...
     def readinto(self, buffer: memoryview, /) -> int: ...
-    def part(self) -> Part | None: ...  # what is next of it, if it is on a disk; None elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,33 +84,8 @@ def read_archive(
         return tuple(images)
 
 
-class _TarMembers(tar.Reader):
-    """Those of an archive, one after the other."""
-
-    def __init__(self, stream: tar.Readable) -> None:
-        self._whole = _part_of(stream)
-        data = uncompressed(stream)
-        if data.compression:
-            self._whole = None
-        super().__init__(data, hashes=False)
-
-    def part(self) -> Part | None:
-        return Part(self._whole.fd, self._whole.offset + self.at) if self._whole is not None else None
-
-
-def _part_of(stream: object) -> Part | None:
-    """What is left of a stream, if it is a file on a disk."""
-    if not isinstance(stream, IOBase):
-        return None
-    try:
-        fd = stream.fileno()
-        return Part(fd, stream.tell()) if stat.S_ISREG(os.fstat(fd).st_mode) else None
-    except OSError:
-        return None
-
-
 def _members_of_tar(stream: tar.Readable) -> Iterator[tuple[str, int, str, _Body]]:
-    reader = _TarMembers(stream)
+    reader = tar.Reader(uncompressed(stream), hashes=False)
     while (entry := reader.next()) is not None:
         parts = split(entry.name)
         if not parts or entry.kind == tar.DIRECTORY:
@@ -162,9 +135,6 @@ class _File:
     def readinto(self, buffer: memoryview, /) -> int:
         return self._file.readinto(buffer) or 0
 
-    def part(self) -> Part | None:
-        return _part_of(self._file)
-
 
 class _Intake:
     """What was read of one archive."""
@@ -189,7 +159,6 @@ class _Intake:
                 raise BadArchive(f"{name} of the archive is a link")
             self._links[name] = link
             return
-        part = body.part() if size >= _EARLY_BYTES else None
         first = bytes(body.chunk())
         while len(first) < min(size, tar.BLOCK) and (more := body.chunk()):
             # A piece may be of any size, and it is by what it begins with that a layer is told.
@@ -198,7 +167,7 @@ class _Intake:
             self._document(name, size, first, body)
         elif size >= tar.BLOCK or (size and name.startswith("blobs/")):
             # Anything smaller is no layer: docker's old VERSION files.
-            self._large(name, size, first, body, part)
+            self._large(name, size, first, body)
 
     def _document(self, name: str, size: int, first: bytes, body: _Body) -> None:
         self._kept += size
@@ -209,7 +178,7 @@ class _Intake:
             data += piece
         self.documents[name] = bytes(data)
 
-    def _large(self, name: str, size: int, first: bytes, body: _Body, part: Part | None) -> None:
+    def _large(self, name: str, size: int, first: bytes, body: _Body) -> None:
         if len(self._held) >= _BLOBS:
             raise BadArchive(f"the archive has more than {_BLOBS} large files")
         blob = self._stack.enter_context(self._blobs.writer())
@@ -220,12 +189,8 @@ class _Intake:
             self._held[name] = _Held(lambda media_type: (blob.commit(media_type), None), blob.digest())
             return
         # docker's archives before 25 hold plain tars, which no digest names: they are stored as ours are.
-        ring = Sender if part else partial(ring_for, size)
-        # Its threads end here: many layers may be held, and a part's file may be closed.
-        with (
-            (early and early.feed(ring)) or nullcontext() as feed,
-            PartWriter(blob, feed, part) if part and feed else LayerWriter(blob, feed) as layer,
-        ):
+        # Its threads end here: many layers may be held.
+        with (early and early.feed(partial(ring_for, size))) or nullcontext() as feed, LayerWriter(blob, feed) as layer:
             layer.write(first)
             self._is_through(len(first))
             while count := layer.read(body.readinto):

@@ -3,13 +3,12 @@
 Compressed once, when it is made, so that its digest is the same here and in every registry, and a push sends what
 lies on the disk. gzip and not zstd, since docker before 23 reads no other. By ISA-L, level 1: six times as fast as
 zlib's level 1 for the same size; what cannot be compressed is stored (`gzip_stream`). The same tar gives the same
-bytes, on one machine: the compressor is fed blocks of one size whatever pieces the tar comes in, since ISA-L's output
-depends on them; and the header has no name and no time.
+bytes, on one machine, whatever pieces it comes in and however many processors there are: it is compressed in blocks
+of one size, each by itself; and the header has no name and no time.
 
-A layer of more than a block is worked on by three: whoever writes reads and hashes, one thread compresses, and one
-hashes and writes what comes of that. Each gives up Python's lock meanwhile, so all processors have work. A worker that
-unpacks the tar at the same time reads it where it lies: the blocks are the slots of its ring. Where the tar is a part
-of a file, the compressor reads it there once more, and nobody waits for it until the end.
+A layer of more than a block is worked on by several: whoever writes reads and hashes, some threads compress
+(`packing`), and one hashes and writes what comes of that. Each gives up Python's lock meanwhile, so all processors have
+work. A worker that unpacks the tar at the same time reads it where it lies: the blocks are the slots of its ring.
 """
 
 from __future__ import annotations
@@ -20,22 +19,19 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
-from nbcontain.errors import BadArchive
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import LAYER_TAR_GZIP, Layer
 from nbcontain.store.blobs import Blobs, BlobWriter
-from nbcontain.store.gzip_stream import GzipStream
-from nbcontain.store.ring import SLOT_BYTES, Sender
-from nbcontain.store.stage import Block, Stage
-from nbcontain.values import dataclass
+from nbcontain.store.gzip_stream import HEAD, Packer, Tally
+from nbcontain.store.packing import Packers, Packing
+from nbcontain.store.ring import Sender
+from nbcontain.store.stage import Stage
 
 BLOCK_BYTES = 1 << 20
 _BLOCKS = 8
 """So many blocks of a layer are in memory."""
-_AHEAD = 4
-"""So many compressed ones may wait to be written."""
 _ALL = 0
 """However many there are (queue.Queue)."""
 
@@ -50,14 +46,6 @@ class Slots(Protocol):
 
     def send(self, count: int) -> None:
         """So many bytes of it are there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Where in a file a tar begins. The file stays open for as long as a layer is made of it."""
-
-    fd: int
-    offset: int
 
 
 @contextmanager
@@ -81,31 +69,31 @@ class LayerWriter:
     def __init__(self, blob: BlobWriter, ring: Slots | None = None) -> None:
         self._blob = blob
         self._sum = hashlib.sha256()
-        self._compressor = GzipStream()
+        self._tally = Tally()
         self._blocks: Slots = ring or Blocks()
-        self._block_bytes = BLOCK_BYTES
         self._block: memoryview | None = None
         self._filled = 0
         self._free = threading.Semaphore(self._blocks.slots - 1)
-        """Blocks that the compressor does not need any more, without the first, which nobody waits for."""
-        self._compressing: Stage[Any] | None = None
-        self._writing: Stage[Block] | None = None
+        """Blocks that nobody here needs any more, without the first, which nobody waits for."""
+        self._packers: Packers | None = None
+        self._writing: Stage[Packing] | None = None
         self._is_whole = False
+        self._waits_for_head = True
 
     def __enter__(self) -> LayerWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._block = None
-        for stage in (self._compressing, self._writing):
-            if stage is not None:
-                stage.abandon()
+        if self._packers is not None and self._writing is not None:
+            self._packers.abandon()
+            self._writing.abandon()
 
     def write(self, data: bytes | memoryview) -> None:
         """Some more of the tar, which may change as soon as this has returned. Raises what writing the blob raises."""
         view = memoryview(data)
         while view:
-            count = min(len(view), self._block_bytes - self._filled)
+            count = min(len(view), BLOCK_BYTES - self._filled)
             self._room()[:count] = view[:count]
             self._fill(count)
             view = view[count:]
@@ -131,10 +119,10 @@ class LayerWriter:
         self._is_whole = True
         if self._filled:
             self._take()
-        if self._compressing is not None and self._writing is not None:
-            self._compressing.finish()
+        if self._packers is not None and self._writing is not None:
+            self._packers.finish()
             self._writing.finish()
-        self._blob.write(self._compressor.finish())
+        self._blob.write(self._head() + self._tally.end())
 
     def commit(self) -> Layer:
         """Sync it and give it its name."""
@@ -151,11 +139,11 @@ class LayerWriter:
         if self._block is None:
             self._wait()
             self._block = self._blocks.slot()
-        return self._block[self._filled : self._block_bytes]
+        return self._block[self._filled : BLOCK_BYTES]
 
     def _fill(self, count: int) -> None:
         self._filled += count
-        if self._filled == self._block_bytes:
+        if self._filled == BLOCK_BYTES:
             self._take()
 
     def _take(self) -> None:
@@ -164,87 +152,41 @@ class LayerWriter:
         count, block = self._filled, self._block[: self._filled]
         self._block, self._filled = None, 0
         self._blocks.send(count)
+        self._tally.add(block)
         # Before it is hashed here: the other threads have something to do meanwhile.
         self._pack(block)
         self._sum.update(block)
 
     def _wait(self) -> None:
         """Until there is a block that nobody here needs any more."""
-        if self._compressing is not None:
+        if self._packers is not None:
             self._free.acquire()
 
     def _pack(self, block: memoryview) -> None:
         """Have it compressed."""
-        if self._compressing is None:
-            if len(block) < BLOCK_BYTES:
-                self._blob.write(self._compressor.compress(block))
-                return
-            self._writing = Stage(self._blob.write, _AHEAD)
-            self._compressing = Stage(self._compress, _AHEAD, self._free.release)
-        self._compressing.put(block)
-
-    def _compress(self, block: memoryview) -> None:
-        if (packed := self._compressor.compress(block)) and self._writing is not None:
-            self._writing.put(packed)
-
-
-class PartWriter(LayerWriter):
-    """The same of a tar that is a part of a file, written to this from there: what is compressed is read once more.
-
-    So whoever unpacks it meanwhile has all of it as quickly as it can be read. Both have read the same, or it is
-    refused: CRC-32 tells, which gzip has to have anyway.
-    """
-
-    def __init__(self, blob: BlobWriter, ring: Slots, part: Part) -> None:
-        super().__init__(blob, ring)
-        self._block_bytes = SLOT_BYTES
-        self._part = part
-        self._given = self._read = self._check = 0
-        self._buffer = memoryview(bytearray(BLOCK_BYTES))
-        self._writing = Stage(self._blob.write, _AHEAD)
-        self._compressing = self._reading = Stage(self._compress_next, _ALL)
-
-    def finish(self) -> None:
-        """As there. Raises BadArchive where the file was changed meanwhile."""
-        if self._is_whole:
+        if self._packers is None and len(block) < BLOCK_BYTES:
+            self._blob.write(b"".join((self._head(), *Packer().pack(block))))
             return
-        if self._filled:
-            self._take()
-        if self._read > self._given:
-            self._give(self._read - self._given)
-        super().finish()
-        if self._check != self._compressor.checksum:
-            raise _changed()
+        if self._packers is None or self._writing is None:
+            self._blob.write(self._head())
+            self._packers = Packers()
+            self._writing = Stage(self._write, _ALL, self._taken)
+        self._writing.put(self._packers.put(block))
 
-    def _wait(self) -> None:
-        """The ring's reader is all there is to wait for."""
+    def _write(self, item: Packing) -> None:
+        for part in item.result():
+            self._blob.write(part)
 
-    def _pack(self, block: memoryview) -> None:
-        self._check = self._compressor.crc32(block, self._check)
-        self._read += len(block)
-        while self._read - self._given >= BLOCK_BYTES:
-            self._give(BLOCK_BYTES)
+    def _taken(self) -> None:
+        """One more is written, or not wanted: in their order, which that of the compressors need not be."""
+        assert self._packers is not None
+        self._packers.taken()
+        self._free.release()
 
-    def _give(self, count: int) -> None:
-        """Have so many bytes more compressed."""
-        self._reading.put((self._part.offset + self._given, count))
-        self._given += count
-
-    def _compress_next(self, span: tuple[int, int]) -> None:
-        """The compressor's thread: so many bytes from there on."""
-        at, count = span
-        block = self._buffer[:count]
-        done = 0
-        while done < count:
-            got = os.preadv(self._part.fd, [block[done:]], at + done)
-            if not got:
-                raise _changed()
-            done += got
-        self._compress(block)
-
-
-def _changed() -> BadArchive:
-    return BadArchive("the archive was changed while it was read", hint="Try again when nobody writes to it.")
+    def _head(self) -> bytes:
+        """What comes first of all, once."""
+        head, self._waits_for_head = HEAD if self._waits_for_head else b"", False
+        return head
 
 
 class Blocks:

@@ -25,6 +25,7 @@ from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import LAYER_TAR_GZIP, Layer
 from nbcontain.store import Store, compression, files
 from nbcontain.store.compression import uncompressed
+from nbcontain.store.gzip_stream import Packer
 from nbcontain.store.layer_writer import layer_writer
 
 if sys.version_info >= (3, 14):
@@ -171,6 +172,45 @@ def test_a_slow_disk_gets_the_blocks_that_were_hashed(store: Store, monkeypatch:
     blob = store.blobs.path(layer.descriptor.digest).read_bytes()
     assert hashlib.sha256(blob).hexdigest() == layer.descriptor.digest.hex
     assert hashlib.sha256(gzip.decompress(blob)).hexdigest() == layer.diff_id.hex
+
+
+@pytest.mark.parametrize("processors", [1, 2, 8])
+def test_blocks_are_as_they_were_read_in_whatever_order_they_are_compressed(
+    store: Store, monkeypatch: pytest.MonkeyPatch, processors: int
+) -> None:
+    pack, chance = Packer.pack, random.Random(4)
+
+    def unevenly(packer: Packer, block: bytes) -> tuple[bytes, ...]:
+        # As where a processor is somebody else's for a while: what comes behind is compressed long before.
+        if chance.random() < 0.2:
+            time.sleep(0.05)
+        return pack(packer, block)
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(processors)))
+    monkeypatch.setattr(Packer, "pack", unevenly)
+    parts = [bytes([number]) * (1 << 20) for number in range(40)]
+    data = b"".join(parts)
+    layer = written(store, [data])
+    assert gzip.decompress(store.blobs.path(layer.descriptor.digest).read_bytes()) == data
+    monkeypatch.undo()
+    assert written(store, [data]) == layer
+
+
+def test_what_hinders_a_compressor_is_raised_and_ends_all(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, pack, packed = threading.active_count(), Packer.pack, 0
+
+    def fails(packer: Packer, block: bytes) -> tuple[bytes, ...]:
+        nonlocal packed
+        packed += 1
+        if packed == 5:
+            raise MemoryError
+        return pack(packer, block)
+
+    monkeypatch.setattr(Packer, "pack", fails)
+    with pytest.raises(MemoryError):
+        written(store, [random.Random(3).randbytes(1_000_000) for _ in range(30)])
+    until(lambda: threading.active_count() <= threads)
+    assert not list(store.layout.tmp.iterdir())
 
 
 def test_a_full_disk_ends_a_large_layer_and_its_threads(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ _MOST = 256
 """So many users one container's programs may be; what those that follow make is not told apart."""
 _COARSE = 5
 """CLOCK_REALTIME_COARSE: the one by which file systems say when a file was made."""
+_LONGEST_S = 0.2
 
 
 class Notes:
@@ -58,9 +59,15 @@ class Notes:
 
 
 def moment() -> int:
-    """Now, in ns, as file systems count: later than of all that is made by now. Waits for it, 10 ms at most."""
-    before = time.clock_gettime_ns(_COARSE)
-    while (now := time.clock_gettime_ns(_COARSE)) == before:
+    """Now, in ns, as file systems count: later than of all that is made by now. Waits for it, two ticks at most.
+
+    What is made may have the finer time since Linux 6.13, and the coarse one goes on in whole ticks: where one comes
+    late, its time may be before that of what was made meanwhile.
+    """
+    begun = time.clock_gettime_ns(time.CLOCK_REALTIME)
+    # Should somebody set the clock back just now, it is not waited for.
+    until = time.monotonic() + _LONGEST_S
+    while (now := time.clock_gettime_ns(_COARSE)) <= begun and time.monotonic() < until:
         time.sleep(0.0005)
     return now
 

@@ -373,12 +373,24 @@ class Engine:
         leash = None if options.detach else Leash(hears=True)
         seen = streams(options)
         fills = around is not nullcontext if fills is None else fills
+        launchers: list[Launcher] = []
+
+        def expecting() -> AbstractContextManager[Foretell | None]:
+            # Only now: who begins with a task does not wait until it is known what this machine can.
+            if not self.profile.runs:
+                return nullcontext()
+            launchers.append(self.launcher)
+            return self.launcher.expecting(untouched=not fills)
+
+        def expect_more() -> None:
+            for each in launchers:
+                each.expect_more()
 
         def body(emit: Emit) -> RunResult | Container:
             reads = options.interactive and not options.tty and "stdin" in seen
             with (
                 leash or nullcontext(),
-                self.launcher.expecting(untouched=not fills) if self.profile.runs else nullcontext() as foretell,
+                expecting() as foretell,
                 # Opened first: for what cannot be read no container is made.
                 standard_input.opened(stdin, interactive=reads) as fd,
                 self.life.entered(around, container := self.create_held(options, emit, foretell)),
@@ -394,9 +406,8 @@ class Engine:
         task = Task(f"run {options.image}", body)
         if leash is not None:
             task.on_cancel(leash.let_go)
-        if self.profile.runs:
-            # Once it has ended: to ask for a spare keeps us, and whoever has spares, from other things for a moment.
-            task.on_done(self.launcher.expect_more)
+        # Once it has ended: to ask for a spare keeps us, and whoever has spares, from other things for a moment.
+        task.on_done(expect_more)
         return task
 
     def start(self, container: Handle, *, stdin: int | None = None) -> None:

@@ -59,22 +59,22 @@ def made(
     # Its layer first, which a spare can mount while the rest is decided: but only of what is at hand, and takes nothing
     # from anybody. Else what is wrong with the rest is told before anything is done.
     tells = foretell if foretell is not None and planned.is_like_most else None
-    is_at_once = tells is not None and not options.replace and not mounting.mounts and snapshots.has_all(image.layers)
-    if tells and is_at_once:
-        tells.begin(container_id)
-    else:
+    if tells is None or mounting.mounts or options.replace:
         planned.decide()
-        if options.replace:
-            _make_way(engine, containers, options.name)
+    if options.replace:
+        _make_way(engine, containers, options.name)
     with engine.store.shared():
-        if not is_at_once and not snapshots.has_all(image.layers):
+        if not snapshots.has_all(image.layers):
+            planned.decide()
             engine.ordinary.stacks.unpack(image.layers)
+        elif tells and not mounting.mounts:
+            tells.begin(container_id)
         if not options.remove and engine.store.write_back.is_waiting:
             # What is kept has its image on the disk first, as it has its layers.
             engine.store.write_back.settle()
         active = snapshots.prepare(container_id, id_ranges.files_of(engine, image), durable=not options.remove)
         try:
-            if tells and is_at_once:
+            if tells and not mounting.mounts:
                 tells.root(container_id, active.mounts, volatile=options.remove)
             if tells and is_unusual(planned.spec):
                 tells = None
@@ -87,7 +87,6 @@ def made(
                     # Not before somebody has looked at what it mounts: with that an automounter begins, and a copy of
                     # the mounts from before would not have it.
                     tells.spec(container_id, text)
-                if tells and not is_at_once:
                     tells.root(container_id, active.mounts, volatile=options.remove)
                 settled = planned.ids.settled(planned.spec, engine.containers, container_id)
                 bundle = write(

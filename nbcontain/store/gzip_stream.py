@@ -60,17 +60,16 @@ class Tally:
 
     def __init__(self) -> None:
         self._crc32: Callable[[Block, int], int] = _tools().crc32
-        self.checksum = self._size = 0
-        """CRC-32 of all so far."""
+        self._checksum = self._size = 0
 
     def add(self, block: Block) -> None:
         """The next block."""
-        self.checksum = self._crc32(block, self.checksum)
+        self._checksum = self._crc32(block, self._checksum)
         self._size += len(block)
 
     def end(self) -> bytes:
         """The end of the stream."""
-        return _END + self.checksum.to_bytes(4, "little") + (self._size & 0xFFFF_FFFF).to_bytes(4, "little")
+        return _END + self._checksum.to_bytes(4, "little") + (self._size & 0xFFFF_FFFF).to_bytes(4, "little")
 
 
 def _stored(block: Block) -> bytes:

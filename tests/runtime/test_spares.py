@@ -42,32 +42,27 @@ class Waiting:
         self.inside.close()
 
 
-def test_a_first_process_is_told_straight_what_it_is_going_to_be_and_then_only_by_its_supervisor() -> None:
+@pytest.mark.parametrize("straight", [True, False])
+def test_a_first_process_is_told_what_it_is_going_to_be_all_in_one_way_and_then_only_by_its_supervisor(
+    straight: bool,
+) -> None:
+    """Straight, if it has said by then how; else by its supervisor, also what comes after it has said so."""
     there = Waiting()
-    there.says_how()
+    if straight:
+        there.says_how()
     there.spare.begin({"spec": "a"})
+    if not straight:
+        there.says_how()
     there.spare.begin({"rootfs": []})
-    assert not is_readable(there.supervisor, 0)
-    told = [there.first.receive()[0] for _ in range(2)]
+    hears, sleeps = (there.first, there.supervisor) if straight else (there.supervisor, there.first)
+    assert not is_readable(sleeps, 0)
+    told = [hears.receive()[0] for _ in range(2)]
     assert told == [{"do": "begin", "spec": "a"}, {"do": "begin", "rootfs": []}]
     there.supervisor.send({"taken": True})
     assert there.spare.order({"do": "launch"}, ())
     # Nobody but the supervisor has the other end by then.
     assert there.first.receive() == (None, [])
     assert there.supervisor.receive()[0] == {"do": "launch"}
-
-
-def test_who_has_not_said_how_by_then_is_told_by_its_supervisor_all_of_it() -> None:
-    there = Waiting()
-    there.spare.begin({"spec": "a"})
-    there.says_how()
-    there.spare.begin({"rootfs": []})
-    assert not is_readable(there.first, 0)
-    told = [there.supervisor.receive()[0] for _ in range(2)]
-    assert told == [{"do": "begin", "spec": "a"}, {"do": "begin", "rootfs": []}]
-    there.supervisor.send({"taken": True})
-    assert there.spare.order({"do": "launch"}, ())
-    assert there.first.receive() == (None, [])
 
 
 @pytest.mark.parametrize("says", [False, True])

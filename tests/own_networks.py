@@ -30,9 +30,11 @@ def own_machine(context: Path, **environ: str) -> Iterator[Machine]:
             machine.clear()
             engine.volumes.prune(all=True)
             engine.networks.settle()
-            for process in processes(machine):
-                with suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
+            # A worker that lives a moment longer replaces who was killed.
+            while there := processes(machine):
+                for process in there:
+                    with suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
             engine.store.snapshots.remove_tree(engine.layout.snapshots)
     places.remove(directory)
 

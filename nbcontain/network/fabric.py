@@ -235,7 +235,7 @@ class Fabric:
 def _begin(
     make: Callable[[helper.Poll], helper.Work], is_root: bool, directory: Path, listener: int, lock: int
 ) -> None:
-    process.fork_off(directory, lambda: helper.run(listener, make, is_root=is_root), listener, lock)
+    process.fork_off(directory, partial(helper.run, listener, lock, make, is_root=is_root), listener, lock)
 
 
 def leading(endpoints: Iterable[Endpoint]) -> Endpoint | None:

@@ -10,11 +10,13 @@ import gc
 import os
 import select
 import signal
+import time
 from collections.abc import Callable
 from typing import Protocol
 
 from nbcontain.channel import Channel, Listener, Message
 from nbcontain.linux import syscalls
+from nbcontain.network.process import LOOK_S, is_forgotten
 
 _NOBODY = 65534
 
@@ -60,8 +62,8 @@ class Poll:
             pass
 
 
-def run(listener_fd: int, make: Callable[[Poll], Work], *, is_root: bool) -> None:
-    """The helper's whole life. What else it was given open, its lock, is held and never touched."""
+def run(listener_fd: int, lock: int, make: Callable[[Poll], Work], *, is_root: bool) -> None:
+    """The helper's whole life, which holds its lock."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
@@ -73,9 +75,14 @@ def run(listener_fd: int, make: Callable[[Poll], Work], *, is_root: bool) -> Non
     clients: dict[int, Channel] = {}
     poll.watch(listener.fileno(), select.EPOLLIN)
     gc.freeze()
+    looked_at = time.monotonic()
     while True:
+        if time.monotonic() - looked_at >= LOOK_S:
+            looked_at = time.monotonic()
+            if is_forgotten(lock):
+                os._exit(0)
         wait_s = work.tick()
-        for fd, events in poll.epoll.poll(-1 if wait_s is None else wait_s):
+        for fd, events in poll.epoll.poll(LOOK_S if wait_s is None else min(wait_s, LOOK_S)):
             if fd == listener.fileno():
                 client = listener.accept()
                 clients[client.fileno()] = client

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -106,7 +107,8 @@ def _done(message: Message, fds: list[int]) -> tuple[Message, list[int]]:
         case "respond" | "relay" as what:
             listener, lock = fds
             make: Callable[[helper.Poll], helper.Work] = Responder if what == "respond" else Relay
-            fork_off(Path(message["directory"]), lambda: helper.run(listener, make, is_root=False), listener, lock)
+            serve = partial(helper.run, listener, lock, make, is_root=False)
+            fork_off(Path(message["directory"]), serve, listener, lock)
             return {}, []
         case _:
             return {"pid": _spawned(message["words"], *fds)}, []

@@ -19,6 +19,8 @@ from nbcontain.store.layout import Layout
 
 IDLE_S = 20.0
 """Without containers on networks, and without anybody who is connected, for so long: then the worker ends."""
+LOOK_S = 15.0
+"""How often whoever outlives a worker looks whether anybody can find it still."""
 
 
 def main(root: str, ready: int, ids: str, idle_s: float = IDLE_S) -> None:
@@ -76,6 +78,11 @@ def fork_beside(directory: Path, body: Callable[[Channel], None]) -> Channel:
     fork_off(directory, lambda: body(theirs), theirs.fileno())
     theirs.close()
     return ours
+
+
+def is_forgotten(lock: int) -> bool:
+    """Holder, helper: whether its store was removed. Its lock is by no name any more, and no worker comes to end it."""
+    return os.fstat(lock).st_nlink == 0
 
 
 def _be_called(directory: Path) -> None:

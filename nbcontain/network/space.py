@@ -11,7 +11,7 @@ import errno
 import fcntl
 import json
 import os
-import signal
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +21,8 @@ from nbcontain.errors import NetworkError
 from nbcontain.linux import starts, syscalls
 from nbcontain.linux.idmap import IdMap
 from nbcontain.linux.starts import start_of
-from nbcontain.network.process import fork_beside
+from nbcontain.network.process import LOOK_S, fork_beside, is_forgotten
+from nbcontain.network.uplink import end_all_of
 from nbcontain.store import files
 
 _NS_GET_PARENT = 0xB702
@@ -149,18 +150,20 @@ def _begin(channel: Channel, directory: Path, *, enters: bool) -> None:
 
 
 def _hold(channel: Channel, directory: Path) -> None:
-    """The holder: whoever is of this user may enter where it is, and it is here until it is killed."""
+    """The holder: whoever is of this user may enter where it is, until it is killed or its store is removed."""
     message, fds = channel.receive()
     if message is None:
         return
+    (lock,) = fds
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
     pid = os.getpid()
     record = json.dumps({"pid": pid, "start": start_of(pid)})
     files.replace(directory / "holder.json", record.encode(), durable=False)
     channel.send({"pid": pid})
     syscalls.close_others(fds)
-    while True:
-        signal.pause()
+    while not is_forgotten(lock):
+        time.sleep(LOOK_S)
+    end_all_of(pid)
 
 
 def _parent_of(containers: Iterable[int]) -> int:

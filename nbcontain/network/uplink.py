@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import time
 from contextlib import suppress
@@ -174,6 +175,9 @@ class Uplink:
         if pid == self._pid:
             return
         if self.ending >= 0:
+            # It has ended, unless its record went with the store.
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.ending, signal.SIGKILL)
             os.close(self.ending)
         self._pid, self.ending = pid, -1
         if pid:
@@ -231,9 +235,22 @@ class Uplink:
         return program if program.is_running else None
 
 
+def end_all_of(holder: int) -> None:
+    """Holder: end whatever leads out of the namespaces that it holds, when nobody else is left who knows of it."""
+    network = f"{_namespace(holder, 'net')}\0".encode()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as words:
+            if network in words.read(1 << 12):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def _namespace(holder: int, kind: str) -> str:
+    return f"/proc/{holder}/ns/{kind}"
+
+
 def _words(name: str, holder: int, *, has_ipv6: bool) -> list[str]:
     """What pasta(1) and slirp4netns(1) are told: an interface and a way out, and nothing of this machine's loopback."""
-    users, network = (f"/proc/{holder}/ns/{each}" for each in ("user", "net"))
+    users, network = _namespace(holder, "user"), _namespace(holder, "net")
     if name == "pasta":
         more = ["--address", _ADDRESS6, "--gateway", _GATEWAY6] if has_ipv6 else ["--ipv4-only"]
         return [

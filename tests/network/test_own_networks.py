@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import places
 from machine import Machine, assert_on_this_machines_network, murderous, said, until
 from nbcontain import joining
 from nbcontain.errors import NetworkError, PortTaken
@@ -315,13 +316,7 @@ def test_two_stores_of_a_user_do_not_touch_each_others(
 def test_when_nobody_needs_networks_any_more_no_process_and_no_namespace_is_left(
     machine: Machine, profile: str, tmp_path: Path
 ) -> None:
-    ids = json.dumps(machine.engine.host.ids.numbers())
-    program = (
-        f"import sys; sys.path[:0] = {sys.path!r}\n"
-        f"from nbcontain.network.process import main; main({str(tmp_path)!r}, 1, {ids!r}, 0.2)"
-    )
-    begun = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
-    assert begun.stdout is not None and begun.stdout.read(1) == b"."
+    begun = begin_worker(machine, tmp_path, idle_s=0.2)
     record = json.loads((tmp_path / "networks" / "run" / place() / "space" / "holder.json").read_bytes())
     namespace = os.readlink(f"/proc/{record['pid']}/ns/net")
     begun.wait()
@@ -329,6 +324,34 @@ def test_when_nobody_needs_networks_any_more_no_process_and_no_namespace_is_left
     time.sleep(0.05)
     left = [pid for pid in filter(str.isdigit, os.listdir("/proc")) if _network_of(pid) == namespace]
     assert left == []
+
+
+def test_when_a_store_is_removed_that_has_no_worker_no_process_of_its_networks_stays(
+    machine: Machine, profile: str, busybox_context: Path
+) -> None:
+    with own_machine(busybox_context, NBCONTAIN_NETWORK="") as another:
+        begin_worker(machine, another.engine.layout.root, idle_s=60, look_s=0.2)
+        make(another, "one")
+        web_on(another, "one", "18093:80", name="web")
+        time.sleep(0.5)
+        there = {role: pid for pid, role in processes(another).items()}
+        assert {*there} == {"space", "uplink", "outside", "names", "forwarder", "worker"}
+        os.kill(there.pop("worker"), signal.SIGKILL)
+        places.remove(another.engine.layout.networks)
+        until(lambda: not [role for role, pid in there.items() if start_of(pid)], timeout_s=10)
+
+
+def begin_worker(machine: Machine, root: Path, idle_s: float, look_s: float = 15) -> subprocess.Popen[bytes]:
+    """A store's, which ends sooner than others; so do those that outlive it when their store has been removed."""
+    ids = json.dumps(machine.engine.host.ids.numbers())
+    program = (
+        f"import sys; sys.path[:0] = {sys.path!r}\n"
+        f"from nbcontain.network import process; process.LOOK_S = {look_s}\n"
+        f"process.main({str(root)!r}, 1, {ids!r}, {idle_s})"
+    )
+    begun = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert begun.stdout is not None and begun.stdout.read(1) == b"."
+    return begun
 
 
 def _network_of(pid: str) -> str:

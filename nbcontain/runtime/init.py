@@ -127,7 +127,6 @@ def _be_function(
             f"the files of a container cannot be reached from outside with isolation {rung.name}",
             why="nothing of ours can have its root for its own", hint="COPY, and tar or cat in the container",
         )
-    arguments = message["arguments"]
     rootfs = spec_codec.mounts_from_json(message["rootfs"])
     source = spec_codec.mounts_from_json(message["source"]) if message["source"] else ()
     if rung.mounts:
@@ -135,7 +134,7 @@ def _be_function(
         isolation.separate(late & ~enter(late))
     fds += roots.made_of(rootfs, source, rung, fds)
     os.umask(0)
-    channel.send({"result": function(arguments, fds)})
+    sys.modules[ROOTFS].run(channel, message["function"], message["arguments"], fds)
 
 
 def be_caller(channel: Channel) -> None:
@@ -148,7 +147,7 @@ def be_caller(channel: Channel) -> None:
     syscalls.capset(kept, kept, 0)
     os.chdir("/")
     os.umask(0)
-    channel.send({"result": sys.modules[ROOTFS].FUNCTIONS[message["function"]](message["arguments"], fds)})
+    sys.modules[ROOTFS].run(channel, message["function"], message["arguments"], fds)
 
 
 def hide_words() -> None:

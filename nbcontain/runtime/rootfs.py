@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -29,13 +29,16 @@ from nbcontain.store.plain_members import PlainMembers
 from nbcontain.store.rooted_links import RootedLinks
 from nbcontain.store.tree_changes import Comparison, TreePacker, tree_changes
 from nbcontain.store.unpack_tree import TreeTarget
+from nbcontain.values import dataclass
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
     from typing import Any
 
+    from nbcontain.runtime.messages import Channel
+
     Arguments = dict[str, Any]
-    Function = Callable[[Arguments, list[int]], dict[str, Any]]
+    Function = Callable[[Arguments, list[int]], dict[str, Any] | "Answered"]
 else:
     Arguments = Function = dict
 
@@ -50,17 +53,37 @@ this machine's, and only those of this module can be run.
 FUNCTIONS: dict[str, Function] = {}
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer, with something that nobody waits for: it is done afterwards, and not missed where it fails."""
+
+    answer: dict[str, Any]
+    afterwards: Callable[[], object]
+
+
 def function(run: Function) -> Function:
     """Decorator: `Launcher.call` can run this by its name."""
     FUNCTIONS[run.__name__] = run
     return run
 
 
+def run(channel: Channel, name: str, arguments: Arguments, fds: list[int]) -> None:
+    """Run one of them, and tell its answer. Raises what it raises."""
+    told = FUNCTIONS[name](arguments, fds)
+    if isinstance(told, Answered):
+        channel.send({"result": told.answer})
+        with suppress(Exception):
+            told.afterwards()
+    else:
+        channel.send({"result": told})
+
+
 @function
-def apply_tar(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
+def apply_tar(arguments: Arguments, fds: list[int]) -> Answered:
     """Unpack a layer's tar, which comes through a ring and whoever feeds it hashes, into the root.
 
-    The descriptors behind the ring's: the inventory's (see `store.inventory`), and the ledger's, if there is one.
+    The descriptors behind the ring's: the inventory's (see `store.inventory`), which is written to afterwards if the
+    answer says so, and the ledger's, if there is one.
     """
     source, (inventory, *rest) = fds[: ring.DESCRIPTORS], fds[ring.DESCRIPTORS :]
     recorder = Recorder()
@@ -69,12 +92,11 @@ def apply_tar(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
         target_type=TreeTarget if arguments["form"] == "tree" else None,
         ledger=ledger_to(rest[0]) if rest else None, recorder=recorder, plain=PlainMembers,
     )  # fmt: skip
-    files.write(inventory, recorder.packed())
-    return {
-        "entries": applied.entries,
-        "size_bytes": applied.size_bytes,
-        "lost_owners": applied.lost_owners,
-    }
+    answer = {
+        "entries": applied.entries, "size_bytes": applied.size_bytes, "lost_owners": applied.lost_owners,
+        "inventory": recorder.is_worth_it,
+    }  # fmt: skip
+    return Answered(answer, lambda: files.write(inventory, recorder.packed()))
 
 
 @function

@@ -75,9 +75,14 @@ class Recorder:
             known += new
         self._size_bytes += made.size_bytes
 
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether there is to be an inventory."""
+        return len(self._kinds) >= _WORTH_ENTRIES or self._size_bytes >= _WORTH_BYTES
+
     def packed(self, digests: Mapping[int, bytes] | None = None) -> bytes:
         """The inventory's bytes; nothing where it is not worth a file. `digests` are by the entries' places."""
-        if len(self._kinds) < _WORTH_ENTRIES and self._size_bytes < _WORTH_BYTES:
+        if not self.is_worth_it:
             return b""
         document: dict[str, Any] = {
             "version": _VERSION, "names": _text(b"\0".join(self._names)), "kinds": _text(bytes(self._kinds)),

@@ -103,9 +103,18 @@ class Staging:
         """The file for owners that nothing else can hold, open to be written; none unless it is `wanted`."""
         return _opened_beside(self._directory / "layer" / OWNERS, wanted=wanted)
 
-    def inventory(self) -> AbstractContextManager[tuple[int, ...]]:
-        """The file for what the layer's tar says, open to be written."""
-        return _opened_beside(self._directory / "layer" / INVENTORY)
+    @contextmanager
+    def inventory(self) -> Iterator[int]:
+        """The file for what the layer's tar says, open to be written; whoever has that does so when he likes."""
+        fd = files.open_to_append(self._directory / "layer" / INVENTORY)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def leave_inventory(self) -> None:
+        """Nobody writes to it."""
+        files.unlink(self._directory / "layer" / INVENTORY)
 
     def commit(self, name: ChainID, parent: ChainID | None) -> None:
         """Give it its name; idempotent: if a twin was quicker, this one is thrown away."""
@@ -398,7 +407,7 @@ class Snapshotter(ABC):
 
 
 @contextmanager
-def _opened_beside(path: Path, *, wanted: bool = True) -> Iterator[tuple[int, ...]]:
+def _opened_beside(path: Path, *, wanted: bool) -> Iterator[tuple[int, ...]]:
     """A file beside a snapshot's tree, to be written; what nobody wrote to does not stay."""
     if not wanted:
         yield ()

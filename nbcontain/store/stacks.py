@@ -133,7 +133,9 @@ class Stacks:
         try:
             with staging.inventory() as inventory, staging.ledger(wanted=self.records) as ledger:
                 root = (Mount("/", "bind", str(staging.fs), ("bind",)),)
-                self.worker.call("apply_tar", root, arguments, (*ring.fds, *inventory, *ledger))
+                told = self.worker.call("apply_tar", root, arguments, (*ring.fds, inventory, *ledger))
+                if not told["inventory"]:
+                    staging.leave_inventory()
         finally:
             ring.leave()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 import needs
 from archives import Member, archive, directory, layer_of, link, member, symlink
+from machine import until
 from nbcontain import Engine
 from nbcontain.errors import DigestMismatch, StoreError
 from nbcontain.explorer import Exploration
@@ -21,6 +24,7 @@ from nbcontain.oci.reference import Reference
 from nbcontain.store import inventory, tar
 from nbcontain.store.contents import UNHASHED, Contents, File, listed_contents, parse_contents
 from nbcontain.store.gc import collect
+from nbcontain.store.snapshots import Staging
 from stores import add_layer
 
 MANY = [member(f"d{number % 7}/f{number:04}", data=b"x" * number) for number in range(300)]
@@ -146,10 +150,44 @@ def test_a_layer_that_is_imported_is_looked_into_without_its_tar(engine: Engine,
         needs.missing("nobody may make a container on this machine: what is imported is unpacked elsewhere")
     (tmp_path / "it.tar").write_bytes(archive(*MANY, *(each for each in ODD if each[0].kind != tar.CHARACTER)))
     image = engine.archives.import_image(str(tmp_path / "it.tar"), "it").result()
-    assert kept(engine, image).exists()
+    # Nobody has waited for it.
+    until(lambda: is_written(kept(engine, image)))
     lose_blobs(engine, image)
     shown = {path: size_bytes for path, _, size_bytes, _ in rows(engine.explorer.image("it").result())}
     assert shown["/d3/f0003"] == 3 and shown["/d2/f0002"] == 5
+
+
+def is_written(path: Path) -> bool:
+    """All of it."""
+    with suppress(StoreError):
+        return bool([*inventory.rows(path.read_bytes())])
+    return False
+
+
+def test_a_layer_whose_inventory_cannot_be_written_is_imported_all_the_same(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not engine.profile.runs:
+        needs.missing("nobody may make a container on this machine: what is imported is unpacked elsewhere")
+
+    @contextmanager
+    def unwritable(staging: Staging) -> Iterator[int]:
+        with files_beside(staging) as fd, open(f"/proc/self/fd/{fd}", "rb") as reading:
+            yield reading.fileno()
+
+    files_beside = Staging.inventory
+    monkeypatch.setattr(Staging, "inventory", unwritable)
+    (tmp_path / "it.tar").write_bytes(archive(*MANY))
+    image = engine.archives.import_image(str(tmp_path / "it.tar"), "it").result()
+    assert kept(engine, image).read_bytes() == b""
+    assert "/d3/f0003" in {path for path, *_ in rows(engine.explorer.image("it").result())}
+    assert is_written(kept(engine, image))
+
+
+def test_a_small_layer_has_no_inventory(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "it.tar").write_bytes(archive(member("a"), member("b")))
+    image = engine.archives.import_image(str(tmp_path / "it.tar"), "it").result()
+    assert not kept(engine, image).exists()
 
 
 def test_who_reads_the_tar_leaves_an_inventory_for_the_next(engine: Engine) -> None:

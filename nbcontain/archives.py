@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.build.changed import changed
 from nbcontain.build.importer import imported_image
-from nbcontain.errors import BadReference, ImageNotFound, StoreError, UsageError
+from nbcontain.errors import BadReference, ImageNotFound, StoreError
 from nbcontain.events import Emit, Notice, Progress, scope
 from nbcontain.oci.image import Descriptor, History, Image, ImageConfig, Platform, timestamp
 from nbcontain.oci.indexes import entry_of, index_of
 from nbcontain.oci.platforms import choose
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Container
-from nbcontain.store import files
+from nbcontain.store import destinations
 from nbcontain.store.archive_reader import read_archive
 from nbcontain.store.archive_writer import Saved, layers_of, write_archive, write_directory
 from nbcontain.store.early import Early
@@ -63,7 +63,7 @@ class Archives:
                     except OSError as error:
                         raise StoreError(f"cannot write to {destination}", why=error.strerror or "") from error
                 else:
-                    with sink(destination) as write:
+                    with destinations.opened(destination) as write:
                         write_archive(saved, blobs, write, told)
             for each in saved:
                 self._engine.events.record("image", "save", str(each.image.id), {"name": str(each.image.id)})
@@ -163,7 +163,7 @@ class Archives:
         engine = self._engine
 
         def body(emit: Emit) -> Container:
-            with scope(emit, "export", f"export {container.name}"), sink(destination) as write:
+            with scope(emit, "export", f"export {container.name}"), destinations.opened(destination) as write:
                 active = engine.store.snapshots_of(container.id).active(container.id)
                 engine.of(container).workshop(emit).stacks.export(active, write, skip=container.bundle.stubs())
             engine.events.container(container, "export")
@@ -282,25 +282,6 @@ class _Teller:
     def strike(self) -> None:
         """Say it once more: raises if nobody wants this any more."""
         self._emit(Progress(self._task, self._told, self._total))
-
-
-@contextmanager
-def sink(destination: str) -> Iterator[Callable[[bytes], None]]:
-    """A file that appears whole, or standard output."""
-    if destination == "-":
-        stream = cast(BinaryIO, getattr(sys.stdout, "buffer", None))
-        if stream is None or stream.isatty():
-            raise UsageError("an archive is nothing to look at", hint="-o FILE says where it goes")
-        yield lambda data: cast(None, stream.write(data))
-        stream.flush()
-        return
-    path = Path(destination).absolute()
-    try:
-        with files.disk(path.parent), files.temporary(path.parent, 0o644) as (temporary, fd):
-            yield lambda data: files.write(fd, data)
-            files.move(temporary, path)
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise StoreError(f"cannot write {destination}", why=error.strerror or "") from error
 
 
 @contextmanager

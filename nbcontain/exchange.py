@@ -44,9 +44,9 @@ class FileNames:
     def give(self, name: str, path: str, data: bytes) -> None:
         """Make the name stand for what a file of a container held, `path` inside. Raises UsageError, Unavailable."""
         try:
-            from nbcontain.store import files
+            from nbcontain.store import destinations
 
-            files.replace(Path(name).absolute(), data, 0o644, durable=False)
+            destinations.write(name, data)
         except OSError as error:
             raise UsageError(f"cannot write {name}", why=error.strerror or "") from error
 

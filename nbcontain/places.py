@@ -101,11 +101,11 @@ class Place:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Copy the file to this machine; into a directory, under its own name. Gives where it is now."""
-        from nbcontain.store import files
+        from nbcontain.store import destinations
 
         target = Path(path)
         target = target / self.name if target.is_dir() else target
-        files.replace(target.absolute(), self.bytes, 0o644, durable=False)
+        destinations.write(target, self.bytes)
         return target
 
     # --- looking around ---

@@ -19,7 +19,7 @@ from nbcontain.diagnosis import ladder, refusal_of
 from nbcontain.errors import UsageError
 from nbcontain.host import Ability
 from nbcontain.profiles import storage_driver
-from nbcontain.store import files
+from nbcontain.store import destinations
 from nbcontain.store.place import file_system_of
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def write(engine: Engine, path: Path) -> Path:
     """Write it to a file, whole or not at all; one that is there is replaced. Raises UsageError."""
     text = json.dumps(document(engine), indent=2, ensure_ascii=False) + "\n"
     try:
-        files.replace(path.absolute(), text.encode(), 0o644)
+        destinations.write(path, text.encode())
     except OSError as error:
         raise UsageError(f"cannot write {path}", why=error.strerror or "", hint="name another file") from error
     return path

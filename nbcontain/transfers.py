@@ -60,7 +60,9 @@ def placed(source: str, source_kind: str, dest: str, looked: Mapping[str, Any]) 
                 return Place(str(looked["path"]), ".", make=True)
             if dest.endswith("/"):
                 raise UsageError(f"cp: destination directory must exist: {dest}")
-        case _:
+        case kind:
+            if kind == "other":
+                raise UsageError(f"cp: {dest} is a device, a pipe or a socket", why="a file would take its place")
             if is_directory:
                 raise UsageError(f"cp: cannot copy a directory to a file: {dest}")
             if dest.endswith("/"):
@@ -247,7 +249,8 @@ def _kind(path: str, *, follow: bool) -> str:
 def _looked(path: str) -> dict[str, Any]:
     """What is at a path of this machine, as `look_at` says it."""
     real = os.path.realpath(path)
-    kind = "directory" if os.path.isdir(real) else "file" if os.path.exists(real) else ""
+    kinds = (("directory", os.path.isdir), ("file", os.path.isfile), ("other", os.path.exists))
+    kind = next((kind for kind, is_one in kinds if is_one(real)), "")
     return {"kind": kind, "parent": os.path.isdir(os.path.dirname(real)), "path": real}
 
 

@@ -140,12 +140,12 @@ class Volumes:
         """Write everything in a volume as one tar, to a file or to standard output ("-")."""
 
         def body(emit: Emit) -> Volume:
-            from nbcontain.archives import sink
+            from nbcontain.store.destinations import opened
             from nbcontain.store.pipes import piped, poured
 
             volume = self._with_files(name, "exported")
             engine = self.engine
-            with scope(emit, "export", f"export {name}"), engine.store.shared(), sink(destination) as write:
+            with scope(emit, "export", f"export {name}"), engine.store.shared(), opened(destination) as write:
                 piped(
                     lambda pipe: engine.launcher.call(
                         "export_volume", bind_of(volume, "ro"), {}, (pipe,), imports=(WORK,)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
-import sys
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
@@ -16,12 +14,12 @@ from typing import IO, Any, cast
 from nbcontain.build.operations import Workshop
 from nbcontain.build.outputs import Output
 from nbcontain.build.sources import Writer, unpack_stream
-from nbcontain.errors import BuildError, UsageError
+from nbcontain.errors import BuildError
 from nbcontain.oci.attestations import Attested
 from nbcontain.oci.image import Descriptor, Image
 from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
-from nbcontain.store import files, tar
+from nbcontain.store import destinations, files, tar
 from nbcontain.store.archive_writer import Saved, write_archive, write_directory
 from nbcontain.store.tar_writing import header_of
 from nbcontain.values import dataclass, field
@@ -124,7 +122,7 @@ def _refuse_owned(owners: dict[bytes, str], place: str, stream: IO[bytes]) -> No
 def _write_tar(output: Output, product: Product, workshop: Workshop) -> None:
     """The files of the image; those of several below the names of their platforms."""
     [first, *others] = product.variants
-    with _sink(output.destination) as sink:
+    with destinations.opened(output.destination, hint="dest=FILE, or a pipe") as sink:
         for each in product.variants:
             prefix = f"{each.place}/" if others else ""
             if prefix:
@@ -171,29 +169,13 @@ def _write_image(output: Output, product: Product, workshop: Workshop) -> None:
     if output.is_directory:
         write_directory(saved, blobs, Path(output.destination).absolute(), lambda size: None)
         return
-    with _sink(output.destination) as sink:
+    with destinations.opened(output.destination, hint="dest=FILE, or a pipe") as sink:
         write_archive(saved, blobs, sink, lambda size: None)
 
 
 def _member(name: str, data: bytes) -> bytes:
     header = header_of(tar.Entry(name.encode(), tar.REGULAR, 0o644, 0, 0, len(data), 0))
     return header + data + bytes(-len(data) % tar.BLOCK)
-
-
-@contextmanager
-def _sink(destination: str) -> Iterator[Callable[[bytes], None]]:
-    """A file that appears whole, or standard output."""
-    if destination == "-":
-        stream = cast(IO[bytes] | None, getattr(sys.stdout, "buffer", None))
-        if stream is None or sys.stdout.isatty():
-            raise UsageError("an archive is nothing to look at", hint="dest=FILE, or a pipe")
-        yield lambda data: cast(None, stream.write(data))
-        stream.flush()
-        return
-    path = Path(destination).absolute()
-    with files.disk(path.parent), files.temporary(path.parent, 0o644) as (temporary, fd):
-        yield lambda data: files.write(fd, data)
-        files.move(temporary, path)
 
 
 def _read_files(image: Image, workshop: Workshop, read: Callable[[IO[bytes]], object]) -> None:
@@ -247,7 +229,7 @@ def metadata_of(product: Product, provenances: Sequence[Mapping[str, Any]]) -> d
 def write_text(path: str, text: str) -> None:
     """A small file beside the build, whole or not at all. Raises BuildError."""
     try:
-        files.replace(Path(path).absolute(), text.encode(), 0o644, durable=False)
+        destinations.write(path, text.encode())
     except OSError as error:
         raise BuildError(f"{path} cannot be written", why=error.strerror or "") from error
 

@@ -18,7 +18,7 @@ from types import TracebackType
 
 from nbcontain.errors import DiskFailed, DiskFull, DiskReadOnly, StoreError
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FAILING = frozenset({errno.EIO, errno.EROFS, errno.EUCLEAN, errno.ESTALE})
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 _TRIES = 1000
@@ -45,7 +45,7 @@ class disk:  # noqa: N801 - it is called like a function
         if not isinstance(error, OSError):
             return
         path = os.path.dirname(self._path) if self._is_inside else self._path
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise DiskFull(f"no room left in {path}", why=error.strerror or "") from error
         if error.errno in _FAILING:
             kind = DiskReadOnly if error.errno == errno.EROFS else DiskFailed
@@ -366,6 +366,11 @@ def write(fd: int, data: bytes | bytearray | memoryview) -> None:
 def open_to_append(path: Path, mode: int = 0o600) -> int:
     """An fd that adds to a file, which is made if it is missing. Not synced: it becomes whole with its directory."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+
+
+def open_as_it_is(path: Path | str) -> int:
+    """What is no file, a device or a pipe, to be written to. Waits for a pipe's reader. Raises OSError."""
+    return os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOCTTY | os.O_CLOEXEC)
 
 
 def begin_writing_out(fd: int, offset: int, size_bytes: int) -> None:

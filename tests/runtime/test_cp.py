@@ -80,6 +80,10 @@ def test_what_comes_out_goes_where_docker_says(target: Container, machine: Machi
         cp(machine, "c:/data/one", str(here / "none" / "x"))
     with pytest.raises(UsageError, match="must exist"):
         cp(machine, "c:/data/one", str(here / "none") + "/")
+    os.mkfifo(here / "pipe")
+    with pytest.raises(UsageError, match="is a device"):
+        cp(machine, "c:/data/one", str(here / "pipe"))
+    assert stat.S_ISFIFO((here / "pipe").stat().st_mode)
 
 
 def test_what_goes_in_goes_where_docker_says(target: Container, machine: Machine, tmp_path: Path) -> None:
@@ -97,6 +101,9 @@ def test_what_goes_in_goes_where_docker_says(target: Container, machine: Machine
         cp(machine, str(tree), "c:/data/one")
     with pytest.raises(UsageError, match="is not there"):
         cp(machine, str(tree / "big"), "c:/none/x")
+    if target.status == "running":
+        with pytest.raises(UsageError, match="is a device"):
+            cp(machine, str(tree / "big"), "c:/dev/null")
     container = started(machine, target)
     script = (
         "cat /data/tree/a/file /new/hard /data/sub/a/file /data/named; wc -c < /new/big; "

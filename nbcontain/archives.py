@@ -15,7 +15,7 @@ from nbcontain.errors import BadReference, ImageNotFound, StoreError
 from nbcontain.events import Emit, Notice, Progress, scope
 from nbcontain.oci.image import Descriptor, History, Image, ImageConfig, Platform, timestamp
 from nbcontain.oci.indexes import entry_of, index_of
-from nbcontain.oci.platforms import choose
+from nbcontain.oci.platforms import choose, fits, require
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Container
 from nbcontain.store import destinations
@@ -112,6 +112,7 @@ class Archives:
                     with _opened(source) as stream:
                         choose = partial(_chosen, platforms)
                         loaded = read_archive(stream, engine.store.blobs, choose, told, early=early)
+                    _require(loaded, platforms)
                     # Here, while the last layers are still being unpacked.
                     for each in loaded:
                         if each.index is not None or not images.is_known(each.image, each.names):
@@ -139,7 +140,7 @@ class Archives:
     ) -> Task[Image]:  # fmt: skip
         """Make an image of one layer out of a tar file, standard input (-), or a directory; for this machine unless
         another platform is said."""
-        reference = Reference.parse(tag) if tag else None
+        reference = Reference.new(tag) if tag else None
         changed(ImageConfig(), changes)
 
         def body(emit: Emit) -> Image:
@@ -181,7 +182,7 @@ class Archives:
         still while its files are read, which takes a freezer (SetupFailed says where there is none).
         """
         engine = self._engine
-        reference = Reference.parse(tag) if tag else None
+        reference = Reference.new(tag) if tag else None
         base = self.image_of(container)
         config = changed(_as_run(base.config, container), changes)
 
@@ -242,6 +243,14 @@ def _chosen(wanted: Sequence[Platform], entries: Sequence[Descriptor], name: str
     if wanted:
         return [choose(entries, platform, name) for platform in wanted]
     return [each for each in entries if each.platform is None or each.platform.os != "unknown"]
+
+
+def _require(loaded: Sequence[Saved], wanted: Sequence[Platform]) -> None:
+    """Raises NoSuchPlatform for an image that is in no index, and for none of these platforms, if there are any."""
+    for each in loaded if wanted else ():
+        offered, name = each.image.config.platform, each.names[0].familiar if each.names else each.image.id.short
+        if each.index is None and not any(fits(offered, platform) for platform in wanted):
+            require(offered, wanted[0], name)
 
 
 def _by_name(saved: Sequence[Saved]) -> list[list[Saved]]:

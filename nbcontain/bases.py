@@ -72,7 +72,7 @@ class Bases:
 
     def from_host(self, tag: str, programs: Sequence[str], packages: Sequence[str] = ()) -> Task[Image]:
         """Make an image out of this machine's own shell, coreutils and Python, of `programs` and Python `packages`."""
-        reference = Reference.parse(tag)
+        reference = Reference.new(tag)
 
         def body(emit: Emit) -> Image:
             name = f"{reference.familiar} from this machine's programs"

@@ -144,7 +144,7 @@ class Builder:
         engine = self._engine
         given = with_proxies(options.build_args, engine.environ, options.network)
         options = replace(options, build_args=with_epoch(given, engine.environ))
-        tags = [Reference.parse(tag) for tag in options.tags]
+        tags = [Reference.new(tag) for tag in options.tags]
         platforms = options.platforms or (options.platform,)
         annotations: Sequence[Annotations] = ()
         if options.outputs or options.annotations or options.id_file or options.metadata_file:

@@ -267,7 +267,7 @@ class Engine:
 
     def tag(self, source: str, target: str) -> Reference:
         """Give an image a further name; a name that pointed elsewhere moves."""
-        reference = Reference.parse(target)
+        reference = Reference.new(target)
         if (index := self.store.images.find_index(source)) is not None:
             self.store.images.put_index(index, reference)
             tagged = index.digest

@@ -49,10 +49,11 @@ def image_document(engine: Engine, name: str, platform: str = "") -> dict[str, A
         image = children[0]
     config = codec.config_to_json(image.config)
     names = engine.store.images.names(image.digest)
+    digests = [f"{each.familiar_repository}@{engine.store.images.registry_digest(each, image)}" for each in names]
     return {
         "Id": str(image.id),
-        "RepoTags": [each.familiar for each in names],
-        "RepoDigests": list(dict.fromkeys(f"{each.familiar_repository}@{image.digest}" for each in names)),
+        "RepoTags": [each.familiar for each in names if each.digest is None],
+        "RepoDigests": list(dict.fromkeys(digests)),
         "Digest": str(image.digest),
         "Parent": "",
         "Comment": image.config.history[-1].comment if image.config.history else "",

@@ -72,7 +72,7 @@ class Manifests:
 
         What is not here comes from its registry; of a list all images with `every`, else the one for this machine.
         """
-        reference, store = Reference.parse(name), self._engine.store
+        reference, store = Reference.new(name), self._engine.store
         there = store.images.index(reference)
         if there is not None and not amend:
             raise UsageError(f"there is a manifest list {name} already", hint="--amend adds to it; manifest rm ends it")

@@ -20,11 +20,20 @@ import pytest
 
 import building
 import needs
-from archives import archive, member
+from archives import archive, directory, member
 from machine import until
 from nbcontain.archives import Archives
+from nbcontain.build.request import BuildOptions
 from nbcontain.engine import Engine
-from nbcontain.errors import BadArchive, BadDocument, DockerfileError, NbcontainError, NoSuchPlatform, UsageError
+from nbcontain.errors import (
+    BadArchive,
+    BadDocument,
+    BadReference,
+    DockerfileError,
+    NbcontainError,
+    NoSuchPlatform,
+    UsageError,
+)
 from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Image, ImageConfig, Index, Platform
@@ -32,6 +41,7 @@ from nbcontain.oci.indexes import ImageIndex, entry_of, index_of
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.runtime.launcher import Launcher
+from nbcontain.store import tar
 from nbcontain.store.archive_writer import OCI_LAYOUT, Saved
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.layer_writer import layer_writer
@@ -289,6 +299,87 @@ def test_a_repository_without_a_tag_is_saved_with_all_its_tags(
 # --- docker's old archives ---
 
 
+@pytest.mark.parametrize("compress", [gzip.compress, lambda data: data])
+def test_a_layer_may_be_as_small_as_it_likes(
+    engine: Engine, archives: Archives, tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    """As crane, kaniko and ko write them: `WORKDIR` makes a layer of 100 bytes."""
+    small = compress(archive(directory("app")))
+    files = docker_archive(archive(directory("app")), ["it:1"], Layers=["bbbb.tar.gz"])
+    files["bbbb.tar.gz"] = small
+    [saved] = load(archives, tmp_path, packed(files))
+    assert len(saved.image.layers) == 1
+    if engine.profile.runs:
+        assert engine.anatomy.verify("it:1").result()
+
+
+def test_devices_and_pipes_in_an_archive_are_passed_over(archives: Archives, tmp_path: Path) -> None:
+    files = packed(docker_archive(LAYER, ["it:1"]))
+    some = archive(member("dev/console", tar.CHARACTER, major=5, minor=1), member("run/pipe", tar.FIFO))
+    [saved] = load(archives, tmp_path, some[: -2 * tar.BLOCK] + files)
+    assert saved.names == (Reference.parse("it:1"),)
+    with pytest.raises(BadArchive, match="no archive of images") as caught:
+        load(archives, tmp_path, some)
+    assert "import" in caught.value.hint
+
+
+def test_names_with_a_digest_are_believed_where_it_is_the_images(
+    engine: Engine, archives: Archives, tmp_path: Path
+) -> None:
+    image = add(engine, "it:1", b"x")
+    wrong = f"python@sha256:{'1' * 64}"
+    with pytest.raises(BadArchive, match="calls an image"):
+        load(archives, tmp_path, packed(docker_archive(LAYER, [wrong])))
+    for name in (wrong, f"docker.io/library/python@{image.digest}"):
+        target = tmp_path / name.partition("@")[2][-8:]
+        archives.save(("it:1",), str(target), directory=True).result()
+        (target / "manifest.json").unlink()
+        index = json.loads((target / "index.json").read_text())
+        index["manifests"][0]["annotations"] = {"io.containerd.image.name": name}
+        (target / "index.json").write_text(json.dumps(index))
+        if name == wrong:
+            with pytest.raises(BadArchive, match="calls an image"):
+                archives.load(str(target)).result()
+        else:
+            archives.load(str(target)).result()
+            assert engine.image(name).digest == image.digest
+    assert wrong not in {name and name.familiar for name, _ in engine.images()}
+    # What has such a name is saved, and loaded again.
+    load(archives, tmp_path, saved_bytes(archives, tmp_path, f"python@{image.digest}"))
+
+
+def saved_bytes(archives: Archives, tmp_path: Path, *names: str) -> bytes:
+    archives.save(names, str(tmp_path / "saved.tar")).result()
+    return (tmp_path / "saved.tar").read_bytes()
+
+
+def test_no_image_is_given_a_name_with_a_digest(engine: Engine, archives: Archives, tmp_path: Path) -> None:
+    image = add(engine, "it:1", b"x")
+    (tmp_path / "it.tar").write_bytes(LAYER)
+    for name in (f"it@sha256:{'1' * 64}", f"it:2@{image.digest}"):
+        for attempt in (
+            lambda name=name: engine.tag("it:1", name),
+            lambda name=name: archives.import_image(str(tmp_path / "it.tar"), name).result(),
+            lambda name=name: engine.manifests.create(name, ["it:1"]).result(),
+            lambda name=name: engine.registry.push("it:1", to=name).result(),
+            lambda name=name: engine.build("FROM scratch", BuildOptions(tags=(name,))).result(),
+        ):
+            with pytest.raises(BadReference, match="no name to give"):
+                attempt()
+    assert [name and name.familiar for name, _ in engine.images()] == ["it:1"]
+
+
+def test_images_whose_tags_are_alike_have_whole_names_in_a_layout(
+    engine: Engine, archives: Archives, tmp_path: Path
+) -> None:
+    add(engine, "one:1", b"x"), add(engine, "two:1", b"y"), add(engine, "three:3", b"z")
+    engine.tag("three:3", "four:3")
+    archives.save(("one:1", "two:1", "three:3", "four:3"), str(tmp_path / "out"), directory=True).result()
+    index = json.loads((tmp_path / "out" / "index.json").read_text())
+    names = sorted(each["annotations"]["org.opencontainers.image.ref.name"] for each in index["manifests"])
+    assert names == ["3", "3", "docker.io/library/one:1", "docker.io/library/two:1"]
+
+
 def test_an_archive_of_an_older_docker_is_loaded(engine: Engine, archives: Archives, tmp_path: Path) -> None:
     [loaded] = load(archives, tmp_path, packed(docker_archive(LAYER, ["old:1"])))
     [layer] = loaded.image.layers
@@ -318,8 +409,8 @@ def test_a_layer_that_is_a_link_to_another_is_followed_within_the_archive(archiv
         ({"manifest.json": b'[{"Config":"../x","Layers":[]}]'}, "leads out"),
         ({"manifest.json": b'[{"Config":"c0ffee.json","Layers":["/etc/passwd"]}]'}, "leads out"),
         ({"manifest.json": b'[{"Config":"c0ffee.json","Layers":[]}]'}, "names 0 layers"),
-        ({"manifest.json": b'[{"Config":"c0ffee.json","RepoTags":["<script>"],"Layers":["abc/layer.tar"]}]'}, "name"),
-        ({"manifest.json": b'[{"Config":"c0ffee.json","RepoTags":["a\\nb"],"Layers":["abc/layer.tar"]}]'}, "name"),
+        ({"manifest.json": b'[{"Config":"c0ffee.json","RepoTags":["<script>"],"Layers":["abc/layer.tar"]}]'}, "calls"),
+        ({"manifest.json": b'[{"Config":"c0ffee.json","RepoTags":["a\\nb"],"Layers":["abc/layer.tar"]}]'}, "calls"),
     ],
 )  # fmt: skip
 def test_an_archive_that_means_harm_is_refused_and_leaves_no_image(

@@ -39,9 +39,12 @@ def imported_image(source: str, workshop: Workshop, task: str) -> Image:
     with _opened(source) as stream:
 
         def copy(write: Write) -> None:
-            inside = uncompressed(cast(Readable, stream))
+            inside, is_empty = uncompressed(cast(Readable, stream)), True
             while chunk := inside.chunk():
                 write(chunk)
+                is_empty = False
+            if is_empty:
+                raise BadArchive("the archive is empty", hint="a tar of a file system; one of no files has 1,024 bytes")
 
         return _stored(workshop, task, f"import of {'standard input' if source == '-' else path.name}", copy)
 

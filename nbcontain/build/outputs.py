@@ -137,6 +137,6 @@ def _truth(text: str, name: str, value: str) -> bool:
 
 def _name(text: str, name: str) -> Reference:
     try:
-        return Reference.parse(name)
+        return Reference.new(name)
     except BadReference as error:
         raise UsageError(f"-o {text}: {error.message}", why=error.why, hint=error.hint) from error

@@ -68,8 +68,8 @@ def image_ls(engine: Engine, words: ImageListWords) -> object:
         counts = container_counts(engine) if wanted.asks("Containers") else None
         rows = [
             image_row(
-                name, image, sizes.get(image.id), None if counts is None else counts.get(str(image.id), 0),
-                full=words.no_trunc,
+                name, image, engine.store.images.registry_digest(name, image), sizes.get(image.digest),
+                None if counts is None else counts.get(str(image.id), 0), full=words.no_trunc,
             )
             for name, image in found
         ]  # fmt: skip
@@ -91,10 +91,11 @@ def _image_table(engine: Engine, found: Sequence[Named], words: ImageListWords) 
     )  # fmt: skip
     rows = []
     for name, image, lead, added in _under_each_other(found) if words.tree else [(*each, "", 0) for each in found]:
-        own = added if words.tree else unique[image.id]
+        own = added if words.tree else unique[image.digest]
         rows.append((
             lead + (name.familiar_repository if name else "<none>"), (name.tag if name else None) or "<none>",
-            *((str(image.digest),) if words.digests else ()), _id(image, words.no_trunc),
+            *((str(engine.store.images.registry_digest(name, image)),) if words.digests else ()),
+            _id(image, words.no_trunc),
             *((str(image.config.platform),) if several else ()), image.config.created, image.size_bytes, own, own,
         ))  # fmt: skip
     blobs = {layer.digest: layer.size for _, image in found for layer in image.manifest.layers}

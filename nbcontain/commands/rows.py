@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nbcontain.display.formats import lasting, shortened, since, size_shown, timestamp_shown
 from nbcontain.display.template_functions import Method
 from nbcontain.filters import moment
+from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import History, Image, Layer
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.bundle import State
@@ -36,16 +37,17 @@ HISTORY_TITLES = {
 
 
 def image_row(
-    name: Reference | None, image: Image, unique_bytes: int | None, containers: int | None, *, full: bool
-) -> Row:
-    """One line of `images`. Sizes are those of the layers as they are stored."""
+    name: Reference | None, image: Image, digest: Digest, unique_bytes: int | None, containers: int | None,
+    *, full: bool,
+) -> Row:  # fmt: skip
+    """One line of `images`. `digest` is a registry's. Sizes are those of the layers as they are stored."""
     unique = "N/A" if unique_bytes is None else size_shown(unique_bytes)
     shared = "N/A" if unique_bytes is None else size_shown(image.size_bytes - unique_bytes)
     return {
         "ID": str(image.id) if full else image.id.short,
         "Repository": name.familiar_repository if name else "<none>",
         "Tag": (name.tag if name else None) or "<none>",
-        "Digest": str(image.digest),
+        "Digest": str(digest),
         "CreatedSince": since(image.config.created),
         "CreatedAt": timestamp_shown(image.config.created),
         "Size": size_shown(image.size_bytes),
@@ -151,13 +153,13 @@ def _rfc3339(created: str) -> str:
     return f"{text[:-6]}Z" if text.endswith("+00:00") else text
 
 
-def unique_bytes(images: Sequence[Image]) -> Mapping[object, int]:
-    """Per image id, the bytes of layers that no other image here has."""
-    layers_of = {image.id: {layer.digest: layer.size for layer in image.manifest.layers} for image in images}
+def unique_bytes(images: Sequence[Image]) -> Mapping[Digest, int]:
+    """Per manifest, the bytes of layers that no other image here has."""
+    layers_of = {image.digest: {layer.digest: layer.size for layer in image.manifest.layers} for image in images}
     users = Counter(digest for layers in layers_of.values() for digest in layers)
     return {
-        image_id: sum(size_bytes for digest, size_bytes in layers.items() if users[digest] == 1)
-        for image_id, layers in layers_of.items()
+        manifest: sum(size_bytes for digest, size_bytes in layers.items() if users[digest] == 1)
+        for manifest, layers in layers_of.items()
     }
 
 

@@ -56,6 +56,18 @@ def choose(entries: Sequence[Descriptor], wanted: Platform, name: str) -> Descri
                          hint="--platform names another")  # fmt: skip
 
 
+def fits(offered: Platform, wanted: Platform) -> bool:
+    """Whether such a machine runs an image of that one; of one that says nothing, any does."""
+    return not offered.architecture or _rank(normal(offered), normal(wanted)) is not None
+
+
+def require(offered: Platform, wanted: Platform, name: str) -> None:
+    """Raises NoSuchPlatform unless it fits."""
+    if not fits(offered, wanted):
+        raise NoSuchPlatform(f"{name} is for {offered}, and not for {normal(wanted)}",
+                             hint="without --platform it is taken as it is")  # fmt: skip
+
+
 def _rank(offered: Platform, wanted: Platform) -> int | None:
     if (offered.os, offered.architecture) != (wanted.os, wanted.architecture):
         return None

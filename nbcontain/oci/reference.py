@@ -15,6 +15,8 @@ _REGISTRY = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
 )
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_IDENTIFIER = re.compile(r"[a-f0-9]{64}")
+"""An image's id, which no name may look like (distribution/reference: anchoredIdentifierRegexp)."""
 _HINT = "A name reads [registry/]repository[:tag], in lowercase, as in myapp:1 or registry.example/team/myapp:1."
 
 
@@ -49,11 +51,23 @@ class Reference:
             repository = f"library/{repository}"
         if not _REGISTRY.fullmatch(registry) or not _REPOSITORY.fullmatch(repository) or len(repository) > 255:
             raise BadReference(f"{text!r} is no image name", hint=_HINT)
+        if _IDENTIFIER.fullmatch(text):
+            raise BadReference(f"{text!r} is no image name", why="it looks like an image's id", hint=_HINT)
         if tag is not None and not _TAG.fullmatch(tag):
-            raise BadReference(f"{text!r} is no image name", why=f"{tag!r} is no tag", hint=_HINT)
+            why = f"the tag has {len(tag)} characters, more than 128" if len(tag) > 128 else f"{tag!r} is no tag"
+            raise BadReference(f"{text!r} is no image name", why=why, hint=_HINT)
         if tag is None and digest is None:
             tag = "latest"
         return cls(registry, repository, tag, digest)
+
+    @classmethod
+    def new(cls, text: str) -> Reference:
+        """Read a name that an image is to be given: one with a digest would say what is in it. Raises BadReference."""
+        reference = cls.parse(text)
+        if reference.digest is not None:
+            why = "a digest is what an image has, not what it is given"
+            raise BadReference(f"{text!r} is no name to give", why=why, hint=f"{text.partition('@')[0]}, without it")
+        return reference
 
     def __str__(self) -> str:
         """The whole name, as it is stored: docker.io/library/hello:latest."""

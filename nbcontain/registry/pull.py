@@ -29,6 +29,8 @@ PARALLEL = 3
 _INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
 _REPORT_BYTES = 1 << 20
 _RANGE = re.compile(r"bytes (\d+)-\d*/(?:\d+|\*)")
+_DEPTH, _MANIFESTS = 3, 1000
+"""How far indexes are in each other, and how much may be in them: more is a trap."""
 _FOREIGN = ("nondistributable", "foreign")
 Kept = Literal["named", "beside", "nowhere"]
 """What becomes of an image that came: it gets the name; or the name stays what it is here and this is another
@@ -46,6 +48,8 @@ class Pull:
     """The events' parent."""
     kept: Kept = "named"
     parallel: int = PARALLEL
+    must_fit: bool = False
+    """Whether an image that comes alone must be for the platform, too, which somebody has asked for."""
 
     def image(self, reference: Reference, platform: Platform) -> tuple[Image, Descriptor]:
         """Fetch what a name points at; stored under that name. Gives what the name itself points at, too.
@@ -56,7 +60,7 @@ class Pull:
         named, raw = self.client.manifest(reference.repository, which)
         chosen = named
         if _is_index(named, raw):
-            chosen = platforms.choose(codec.parse_index(raw).manifests, platform, reference.familiar)
+            chosen = platforms.choose(self._manifests(reference, raw), platform, reference.familiar)
             raw = self._document(reference, chosen)
         manifest = codec.parse_manifest(_of_schema_2(raw, chosen, reference))
         if not manifest.config.media_type.endswith((".config.v1+json", ".image.v1+json")):
@@ -65,13 +69,20 @@ class Pull:
             if any(word in layer.media_type for word in _FOREIGN):
                 raise Unsupported(f"{reference.familiar} has a foreign layer", why="its bytes are not in the registry")
         image = codec.image_from(raw, self._config(reference, manifest.config))
+        if image.config.platform.os not in ("", "linux") and self.kept != "nowhere":
+            system = image.config.platform.os
+            raise Unsupported(f"{reference.familiar} is for {system}", why="containers here are Linux's")
+        if self.must_fit and chosen is named:
+            platforms.require(image.config.platform, platform, reference.familiar)
         images = self.stacks.store.images
-        is_new = self.kept == "named" and not images.is_known(image, [reference])
+        # Whoever has the digest of the index, as others' tools show it, finds the image by that.
+        within = named.digest if named.digest != image.digest and reference.digest is None else None
+        is_new = self.kept == "named" and not images.is_known(image, [reference], within)
         # Its own documents are written while the layers come.
         self._layers(reference, image, partial(images.prepare, image) if is_new else lambda: None)
         match self.kept:
             case "named" if is_new:
-                images.enter([(image, [reference])])
+                images.enter([(image, [reference])], within)
             case "named":
                 images.put(image, reference)
             case "beside":
@@ -83,6 +94,18 @@ class Pull:
     def blob(self, reference: Reference, descriptor: Descriptor) -> None:
         """Have any blob of that repository in the store, verified. Raises RegistryError, DigestMismatch."""
         self._fetch(reference, descriptor, _nobody, lambda size: None)
+
+    def _manifests(self, reference: Reference, raw: bytes, depth: int = 0) -> list[Descriptor]:
+        """The manifests of an index, and of the indexes in it."""
+        found: list[Descriptor] = []
+        for entry in codec.parse_index(raw).manifests:
+            if entry.media_type not in _INDEXES:
+                found.append(entry)
+            elif depth == _DEPTH or len(found) > _MANIFESTS:
+                raise BadDocument(f"the indexes of {reference.familiar} lead nowhere", why="one is within the other")
+            else:
+                found += self._manifests(reference, self._document(reference, entry), depth + 1)
+        return found
 
     def _document(self, reference: Reference, descriptor: Descriptor) -> bytes:
         """A manifest that an index names; from the store if it is there."""

@@ -82,15 +82,17 @@ class Registries:
 
         def body(emit: Emit, wire: Wire) -> tuple[Image, ...]:
             if not all_tags:
-                return (self._first(meant, lambda each: self.fetch(each, wanted, emit, wire=wire)),)
+                fits = bool(platform)
+                return (self._first(meant, lambda each: self.fetch(each, wanted, emit, wire=wire, must_fit=fits)),)
             tags = self._ask(reference, wire, lambda client: client.tags(reference.repository))
             return tuple(self.fetch(replace(reference, tag=tag), wanted, emit, wire=wire) for tag in tags)
 
         return self._task(f"pull {reference.familiar}", body)
 
     def ensure(
-        self, reference: Reference, policy: str, emit: Emit, parent: str | None = None, platform: Platform | None = None
-    ) -> Image:
+        self, reference: Reference, policy: str, emit: Emit, parent: str | None = None,
+        platform: Platform | None = None, *, must_fit: bool = False,
+    ) -> Image:  # fmt: skip
         """The image of that name by a pull policy: from the store, or from its registry. Raises ImageNotFound.
 
         `emit` strikes if nobody wants it any more. Without a platform any image of that name will do, and this
@@ -108,7 +110,7 @@ class Registries:
             return here
         try:
             kept: Kept = "named" if platform is None else "beside"
-            return self.fetch(reference, platform or Platform.here(), emit, parent, kept=kept)
+            return self.fetch(reference, platform or Platform.here(), emit, parent, kept=kept, must_fit=must_fit)
         except (ManifestUnknown, Unreachable) as error:
             if here is not None and policy == "newer":
                 emit(Notice(parent or "pull", f"{error.message}: the image that is here is taken"))
@@ -158,11 +160,11 @@ class Registries:
             found = self.stacks().store.images.find(name)
             if policy in ("never", "missing") and platforms.normal(found.config.platform) == platform:
                 return found
-        return self.ensure(Reference.parse(name), policy, emit, platform=platform)
+        return self.ensure(Reference.parse(name), policy, emit, platform=platform, must_fit=True)
 
     def fetch(
         self, reference: Reference, platform: Platform, emit: Emit, parent: str | None = None,
-        wire: Wire | None = None, *, kept: Kept = "named",
+        wire: Wire | None = None, *, kept: Kept = "named", must_fit: bool = False,
     ) -> Image:  # fmt: skip
         """Pull, now and on this thread. What would be kept beside a name that is not here gets that name."""
         task = f"pull {reference.familiar}"
@@ -179,7 +181,7 @@ class Registries:
             image, named = self._ask(
                 reference, wire,
                 lambda client: Pull(
-                    client, stacks, _struck(emit, client.wire), task, kept
+                    client, stacks, _struck(emit, client.wire), task, kept, must_fit=must_fit
                 ).image(reference, platform),
             )  # fmt: skip
             emit(Notice(task, f"digest: {named.digest}"))
@@ -205,7 +207,7 @@ class Registries:
             if not chosen:
                 raise ImageNotFound(f"no image {reference.familiar_repository!r} here")
         else:
-            chosen = {Reference.parse(to) if to else reference: images.index(reference) or images.get(reference)}
+            chosen = {Reference.new(to) if to else reference: images.index(reference) or images.get(reference)}
         target = next(iter(chosen))
 
         def body(emit: Emit, wire: Wire) -> tuple[tuple[Reference, Digest], ...]:

@@ -99,8 +99,7 @@ def _members_of_tar(stream: tar.Readable) -> Iterator[tuple[str, int, str, _Body
             yield name, 0, os.fsdecode(b"/".join(split(entry.link))), reader
         elif entry.kind == tar.REGULAR:
             yield name, entry.size, "", reader
-        else:
-            raise BadArchive(f"{name!r} in the archive is neither file nor directory")
+        # A device, or a pipe, is of no image: docker passes it over, too. In a file system's archive there may be some.
     reader.finish()
 
 
@@ -165,8 +164,8 @@ class _Intake:
             first += more
         if name in _CONTENTS or (first.lstrip()[:1] in (b"{", b"[") and size <= DOCUMENT_LIMIT):
             self._document(name, size, first, body)
-        elif size >= tar.BLOCK or (size and name.startswith("blobs/")):
-            # Anything smaller is no layer: docker's old VERSION files.
+        elif size >= tar.BLOCK or first.startswith(_COMPRESSED) or (size and name.startswith("blobs/")):
+            # Anything else that is smaller is no layer: docker's old VERSION files.
             self._large(name, size, first, body)
 
     def _document(self, name: str, size: int, first: bytes, body: _Body) -> None:
@@ -245,11 +244,12 @@ class _Intake:
             images = self._oci_images(entry, choose, 0)
             if not images:
                 continue
+            called = _names(entry)
             index = _index_of(images, self._small(entry)) if len(images) > 1 else None
             digest = index.digest if index else images[0].digest
             said = [name for image in images for name in names.get(image.id, ())]
             known = found.setdefault(digest, (images, index, said))[2]
-            known += [name for name in _names(entry) if name not in known]
+            known += [name for name in called if name not in known]
         if not found and wanted is None:
             raise BadArchive("the archive holds no images")
         for images, index, references in found.values():
@@ -318,7 +318,7 @@ class _Intake:
 
     def _docker_names(self) -> dict[Digest, tuple[Reference, ...]]:
         return {
-            Digest.of(self.documents[self._place(_inside(config))]): tuple(map(Reference.parse, tags))
+            Digest.of(self.documents[self._place(_inside(config))]): tuple(map(_name, tags))
             for config, tags, _ in self._docker_entries()
             if self._place(_inside(config)) in self.documents
         }
@@ -348,7 +348,7 @@ class _Intake:
                 Descriptor(CONFIG, Digest.of(raw_config), len(raw_config)),
                 tuple(layers[self._place(_inside(path))][0] for path in paths),
             )
-            yield Saved(codec.image_from(codec.dump_manifest(manifest), raw_config), tuple(map(Reference.parse, tags)))
+            yield Saved(codec.image_from(codec.dump_manifest(manifest), raw_config), tuple(map(_name, tags)))
 
 
 def _index_of(images: Sequence[Image], raw: bytes) -> ImageIndex:
@@ -371,9 +371,16 @@ def _names(entry: Descriptor) -> list[Reference]:
     text = entry.annotations.get(CONTAINERD_NAME, "")
     if not text and any(mark in entry.annotations.get(REF_NAME, "") for mark in "/:"):
         text = entry.annotations[REF_NAME]
-    if not text:
-        return []
+    return [_name(text, entry.digest)] if text else []
+
+
+def _name(text: str, digest: Digest | None = None) -> Reference:
+    """A name that an archive gives an image of that digest. Raises BadArchive also for another digest's name."""
     try:
-        return [Reference.parse(text)]
+        reference = Reference.parse(text)
     except BadReference as error:
         raise BadArchive(f"the archive calls an image {text[:80]!r}", why=error.why) from error
+    if reference.digest not in (None, digest):
+        why = f"its digest is {digest}" if digest is not None else "what has a digest is not in the archive"
+        raise BadArchive(f"the archive calls an image {text[:160]!r}", why=why)
+    return reference

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,12 @@ class Saved:
 def documents_of(saved: Sequence[Saved]) -> dict[str, bytes]:
     """The small files of the archive: what it is, its two tables of contents, manifests and configs."""
     # The images of an index have one entry together.
-    entries = {(str(each.digest), *each.annotations.items()): each for one in saved for each in _entries(one)}
+    meant: dict[str, set[Digest]] = {}
+    for one in saved:
+        for name in one.names:
+            meant.setdefault(name.tag or "", set()).add(_plain(one).digest)
+    alike = frozenset(tag for tag, digests in meant.items() if len(digests) > 1)
+    entries = {(str(each.digest), *each.annotations.items()): each for one in saved for each in _entries(one, alike)}
     found = {
         "oci-layout": OCI_LAYOUT,
         "index.json": codec.dump_index(Index(tuple(entries.values()))),
@@ -136,12 +141,19 @@ def _entry(path: str, kind: bytes, mode: int, size: int) -> tar.Entry:
     return tar.Entry(path.encode(), kind, mode, 0, 0, size, 0)
 
 
-def _entries(saved: Saved) -> list[Descriptor]:
-    plain = saved.index.descriptor if saved.index is not None else entry_of(saved.image)
-    plain = replace(plain, annotations=saved.entry_annotations)
+def _plain(saved: Saved) -> Descriptor:
+    return saved.index.descriptor if saved.index is not None else entry_of(saved.image)
+
+
+def _entries(saved: Saved, alike: Collection[str]) -> list[Descriptor]:
+    """Its entries in index.json, one for each name. `alike` are tags that several images have: these have whole names,
+    as their tags say nothing. A name with the digest of an index that is not in the archive is left out."""
+    plain = replace(_plain(saved), annotations=saved.entry_annotations)
     names = [
-        {**saved.entry_annotations, CONTAINERD_NAME: str(name), REF_NAME: name.tag or "latest"} for name in saved.names
-    ]
+        {**saved.entry_annotations, CONTAINERD_NAME: str(name),
+         **({REF_NAME: str(name) if name.tag in alike else name.tag} if name.tag else {})}
+        for name in saved.names if name.digest in (None, plain.digest)
+    ]  # fmt: skip
     return [replace(plain, annotations=each) for each in names] or [plain]
 
 
@@ -150,6 +162,6 @@ def _docker_entry(saved: Saved) -> dict[str, Any]:
     is_meant = saved.index is None or len(saved.index.platforms) < 2 or saved.image.config.platform == Platform.here()
     return {
         "Config": blob_path(saved.image.id),
-        "RepoTags": [name.familiar for name in saved.names if is_meant] or None,
+        "RepoTags": [name.familiar for name in saved.names if is_meant and name.digest is None] or None,
         "Layers": [blob_path(layer.digest) for layer in saved.image.manifest.layers],
     }

@@ -20,19 +20,17 @@ from contextlib import suppress
 from nbcontain.errors import BadReference, ImageNotFound, NoSuchPlatform, StoreError
 from nbcontain.oci import codec, platforms
 from nbcontain.oci.digest import ChainID, Digest
-from nbcontain.oci.image import INDEX, MANIFEST, REF_NAME, Descriptor, Image, Index, Platform
+from nbcontain.oci.image import REF_NAME, Descriptor, Image, Index, Platform
 from nbcontain.oci.indexes import ImageIndex, index_from
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT
 from nbcontain.store import files
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.layout import INDEX_LIMIT, Layout
-from nbcontain.store.listed import Listed, Named, name_of, without_names
+from nbcontain.store.listed import INDEXES, MANIFESTS, WITHIN, Listed, Named, name_of, near, standing, without_names
 from nbcontain.store.write_back import WriteBack
 from nbcontain.values import replace
 
-_MANIFESTS = frozenset({MANIFEST, codec.DOCKER_MANIFEST})
-_INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
 _BESIDE = "org.nbcontain.for"
 """Annotation of an image without a name: which name it is another platform's image of."""
 _PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
@@ -72,7 +70,7 @@ class Images:
             with suppress(NoSuchPlatform):
                 return self._choose([*self._spread(entries), *reversed(beside)], platform, reference)
             raise ImageNotFound(f"no image {reference.familiar!r} for {platform} here")
-        plain = [entry for entry in entries if entry.media_type in _MANIFESTS]
+        plain = [entry for entry in entries if entry.media_type in MANIFESTS]
         return self._image(plain[0]) if plain else self._choose(self._spread(entries), Platform.here(), reference)
 
     def _choose(self, entries: _Entries, wanted: Platform, reference: Reference) -> Image:
@@ -82,7 +80,7 @@ class Images:
 
     def index(self, reference: Reference) -> ImageIndex | None:
         """The index that the name stands for; None where it is one image, or nothing. Raises StoreError."""
-        found = [entry for entry in self._raw_standing(reference) if entry.media_type in _INDEXES]
+        found = [entry for entry in self._raw_standing(reference) if entry.media_type in INDEXES]
         return self._index(found[0]) if found else None
 
     def find_index(self, text: str) -> ImageIndex | None:
@@ -97,7 +95,7 @@ class Images:
         found: _Indexes = []
         for entry in self._raw_entries():
             name = name_of(entry)
-            if entry.media_type in _INDEXES and name is not None:
+            if entry.media_type in INDEXES and name is not None:
                 with suppress(StoreError):
                     found.append((name, self._index(entry)))
         return found
@@ -106,6 +104,16 @@ class Images:
         """Every name of the image with this manifest."""
         return [name for name, entry in self._listed() if name is not None and entry.digest.hex == digest.hex]
 
+    def registry_digest(self, name: Reference | None, image: Image) -> Digest:
+        """By what digest a registry has what the image of this name came from: an index's, if it was chosen out of one.
+        """
+        for _, entry in self._now().by_name(name) if name is not None else ():
+            if entry.media_type in INDEXES:
+                return entry.digest
+            if entry.digest == image.digest and (within := entry.annotations.get(WITHIN)):
+                return Digest.parse(within)
+        return name.digest if name is not None and name.digest is not None else image.digest
+
     def is_named(self, digest: Digest, reference: Reference) -> bool:
         """Whether the image with this manifest has this name, or is one of the index that has it."""
         entries = self._spread(entry for _, entry in self._now().by_name(reference))
@@ -113,7 +121,7 @@ class Images:
 
     def child(self, entry: Descriptor) -> Image | None:
         """The image that one entry of an index names; None where it is not here as a whole, or no image."""
-        if entry.media_type not in _MANIFESTS:
+        if entry.media_type not in MANIFESTS:
             return None
         try:
             return self._image(entry)
@@ -149,14 +157,19 @@ class Images:
             self.prepare(image)
             self.enter([(image, references)])
 
-    def enter(self, prepared: Collection[tuple[Image, Collection[Reference]]]) -> None:
-        """List images under their names, or without, all at once. They were prepared, and their layers are stored."""
+    def enter(
+        self, prepared: Collection[tuple[Image, Collection[Reference]]], within: Digest | None = None
+    ) -> None:
+        """List images under their names, or without, all at once. They were prepared, and their layers are stored.
+
+        `within` is the digest of the index at a registry that they were chosen out of.
+        """
         for image, _ in prepared:
             self._check_layers(image)
 
         def entered(entries: _Entries) -> _Entries:
             for image, references in prepared:
-                entries = self._entered(entries, image, references)
+                entries = self._entered(entries, image, references, within)
             return entries
 
         self._change(entered)
@@ -164,7 +177,12 @@ class Images:
     def put_beside(self, image: Image, reference: Reference) -> None:
         """Store another platform's image of a name, which stays what it is; for `get` with a platform."""
         manifest = replace(self.keep(image), annotations={_BESIDE: str(reference)})
-        self._change(lambda entries: entries if manifest in entries else [*entries, manifest])
+
+        def entered(entries: _Entries) -> _Entries:
+            is_itself = any(each.digest == manifest.digest and name_of(each) == reference for each in entries)
+            return entries if is_itself or manifest in entries else [*entries, manifest]
+
+        self._change(entered)
 
     def put_index(self, index: ImageIndex, reference: Reference) -> None:
         """Store an index under a name, which whatever had it loses; idempotent. Its images were stored, or `keep`t."""
@@ -194,12 +212,12 @@ class Images:
             if not self._blobs.has(layer):
                 raise StoreError(f"the image's layer {layer.digest.short} is not in the store")
 
-    def is_known(self, image: Image, references: Collection[Reference]) -> bool:
+    def is_known(self, image: Image, references: Collection[Reference], within: Digest | None = None) -> bool:
         """Whether the index says all that already; then what it speaks of holds as long as it does."""
         if not self._blobs.has(_manifest_of(image)) or not self._blobs.has(image.manifest.config):
             return False
         entries = self._now().entries
-        return self._entered(entries, image, references) == entries
+        return self._entered(entries, image, references, within) == entries
 
     def tag(self, image: Image, reference: Reference) -> None:
         """Give a stored image one more name; whatever had it before loses it."""
@@ -230,7 +248,7 @@ class Images:
         dropped: _Entries = []
 
         def without(entries: _Entries) -> _Entries:
-            loose = [e for e in entries if name_of(e) is None and e.media_type in _MANIFESTS]
+            loose = [e for e in entries if name_of(e) is None and e.media_type in MANIFESTS]
             dropped[:] = [entry for entry in loose if not self._is_needed(entry)]
             return [entry for entry in entries if entry not in dropped]
 
@@ -278,14 +296,14 @@ class Images:
         """The entries that the name stands for, or the image of that digest in an index. Raises ImageNotFound."""
         if found := self._raw_standing(reference):
             return found
-        if reference.digest is not None and (found := _standing(reference, self._entries())):
+        if reference.digest is not None and (found := standing(reference, self._entries())):
             return found
         raise self._not_found(reference.familiar)
 
     def _raw_standing(self, reference: Reference) -> _Entries:
         if reference.digest is not None:
-            return _standing(reference, self._raw_entries())
-        return _standing(reference, [entry for _, entry in self._now().by_name(reference)])
+            return standing(reference, self._raw_entries())
+        return standing(reference, [entry for _, entry in self._now().by_name(reference)])
 
     def _entries(self) -> _Entries:
         return [entry for _, entry in self._listed()]
@@ -311,9 +329,9 @@ class Images:
 
     def _spread_named(self, entries: Iterable[Named]) -> Iterator[Named]:
         for name, entry in entries:
-            if entry.media_type in _MANIFESTS:
+            if entry.media_type in MANIFESTS:
                 yield name, entry
-            elif entry.media_type in _INDEXES and name is not None:
+            elif entry.media_type in INDEXES and name is not None:
                 for each in self._present(entry):
                     yield name, replace(each, annotations=entry.annotations)
 
@@ -347,21 +365,27 @@ class Images:
                     self._write_back.lose(lambda old: without_names(old, before, after))
             return after
 
-    def _entered(self, entries: _Entries, image: Image, references: Collection[Reference]) -> _Entries:
+    def _entered(
+        self, entries: _Entries, image: Image, references: Collection[Reference], within: Digest | None
+    ) -> _Entries:
         for reference in references or (None,):
-            entries = self._named(entries, _manifest_of(image), reference)
+            entries = self._named(entries, _manifest_of(image), reference, within)
         return entries
 
-    def _named(self, entries: _Entries, manifest: Descriptor, reference: Reference | None) -> _Entries:
+    def _named(
+        self, entries: _Entries, manifest: Descriptor, reference: Reference | None, within: Digest | None = None
+    ) -> _Entries:
         same = [entry for entry in entries if entry.digest == manifest.digest]
         if reference is None:
             return entries if same else [*entries, manifest]
-        if any(name_of(entry) == reference for entry in same):
+        known = [entry for entry in same if name_of(entry) == reference]
+        if known and (within is None or known[0].annotations.get(WITHIN) == str(within)):
             return entries
-        losing = [entry for entry in entries if name_of(entry) == reference]
-        dangling = [entry for entry in same if name_of(entry) is None]
-        kept = self._without([entry for entry in entries if entry not in dangling], losing)
-        return [*kept, replace(manifest, annotations={REF_NAME: str(reference)})]
+        losing = [entry for entry in entries if name_of(entry) == reference and entry not in known]
+        replaced = [*known, *(entry for entry in same if name_of(entry) is None)]
+        kept = self._without([entry for entry in entries if entry not in replaced], losing)
+        said = {REF_NAME: str(reference)} | ({WITHIN: str(within)} if within is not None else {})
+        return [*kept, replace(manifest, annotations=said)]
 
     def _without(self, entries: _Entries, dropped: _Entries) -> _Entries:
         """The entries without these; one that a container stands on and that has no other name stays dangling."""
@@ -399,48 +423,17 @@ class Images:
             return False
 
     def _not_found(self, text: str) -> ImageNotFound:
-        from difflib import get_close_matches
-
         names = sorted({name.familiar for entry in self._raw_entries() if (name := name_of(entry)) is not None})
-        by_short = {name.removesuffix(":latest"): name for name in names} | {name: name for name in names}
-        # What all names have in common makes none like another.
-        short = text.removesuffix(":latest")
-        close = [by_short[match] for match in get_close_matches(short, by_short, n=3, cutoff=0.6)]
-        if close:
-            hint = f"did you mean {' or '.join(dict.fromkeys(close))}?"
-        elif names:
-            hint = f"Here are: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}"
-        else:
-            hint = "There are no images here yet."
-        return ImageNotFound(f"no image {text!r} here", hint=hint)
+        return ImageNotFound(f"no image {text!r} here", hint=near(text, names))
 
 
 def _manifest_of(image: Image) -> Descriptor:
     return Descriptor(image.manifest.media_type, image.digest, len(image.raw_manifest))
 
 
-def _standing(reference: Reference, entries: Iterable[Descriptor]) -> _Entries:
-    """Those that have the name, or with a digest in it are that of its repository."""
-    found = []
-    for entry in entries:
-        name = name_of(entry)
-        # A name with a digest may name an index, out of which this image was chosen.
-        is_meant = name == reference
-        if reference.digest is not None and not is_meant:
-            is_meant = entry.digest == reference.digest and (name is None or _same_repository(name, reference))
-        is_index = entry.media_type in _INDEXES and name is not None
-        if is_meant and (is_index or entry.media_type in _MANIFESTS):
-            found.append(entry)
-    return found
-
-
 def _nameless(entry: Descriptor) -> Descriptor:
     """An image's entry of its own, without what an index says of it."""
     return replace(entry, annotations={}, platform=None)
-
-
-def _same_repository(one: Reference, other: Reference) -> bool:
-    return (one.registry, one.repository) == (other.registry, other.repository)
 
 
 def _has_prefix(image: Image, prefix: str) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property, lru_cache
 
 from nbcontain.errors import BadReference
 from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import REF_NAME, Descriptor, Index
+from nbcontain.oci.image import INDEX, MANIFEST, REF_NAME, Descriptor, Index
 from nbcontain.oci.reference import Reference
 
+MANIFESTS = frozenset({MANIFEST, codec.DOCKER_MANIFEST})
+INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
+WITHIN = "org.nbcontain.within"
+"""Annotation of a name: the digest of the index at its registry out of which its image was chosen."""
 Named = tuple[Reference | None, Descriptor]
 
 
@@ -89,3 +93,37 @@ def apart_from(
         for entry in entries
         if (entry.annotations[REF_NAME] not in names if REF_NAME in entry.annotations else entry.digest not in digests)
     ]
+
+
+def standing(reference: Reference, entries: Iterable[Descriptor]) -> list[Descriptor]:
+    """Those that have the name, or with a digest in it are that of its repository."""
+    found = []
+    for entry in entries:
+        name = name_of(entry)
+        # A name with a digest may name an index, out of which this image was chosen.
+        is_meant = name == reference
+        if reference.digest is not None and not is_meant:
+            digests = (str(entry.digest), entry.annotations.get(WITHIN))
+            is_meant = str(reference.digest) in digests and (name is None or _same_repository(name, reference))
+        is_index = entry.media_type in INDEXES and name is not None
+        if is_meant and (is_index or entry.media_type in MANIFESTS):
+            found.append(entry)
+    return found
+
+
+def _same_repository(one: Reference, other: Reference) -> bool:
+    return (one.registry, one.repository) == (other.registry, other.repository)
+
+
+def near(text: str, names: Sequence[str]) -> str:
+    """Which of these names may have been meant, or which there are: a hint. Pure."""
+    from difflib import get_close_matches
+
+    # What all names have in common makes none like another.
+    by_short = {name.removesuffix(":latest"): name for name in names} | {name: name for name in names}
+    close = [by_short[match] for match in get_close_matches(text.removesuffix(":latest"), by_short, n=3, cutoff=0.6)]
+    if close:
+        return f"did you mean {' or '.join(dict.fromkeys(close))}?"
+    if names:
+        return f"Here are: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}"
+    return "There are no images here yet."

@@ -290,13 +290,16 @@ class Reader:
         return header
 
     def _joined_block(self) -> bytes:
-        """The next 512 bytes, of several pieces; nothing at the end of the stream. Raises BadArchive within them."""
+        """The next 512 bytes, of several pieces; nothing at the end of the stream. Raises BadArchive within them.
+
+        A stream of nothing is an archive of nothing: there are such layers.
+        """
         block = bytes(self._view[self._start : self._end])
         self._start = self._end
         while len(block) < BLOCK:
             if not self._more():
-                if block or not self._read_bytes:
-                    raise BadArchive("the archive is cut off" if self._read_bytes else "the archive is empty")
+                if block:
+                    raise BadArchive("the archive is cut off")
                 return block
             count = min(BLOCK - len(block), self._end)
             block += self._view[:count]

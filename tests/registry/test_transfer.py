@@ -15,8 +15,10 @@ from server import Registry, cut, hang_up, says, status
 from nbcontain.engine import Engine
 from nbcontain.errors import (
     BadAnswer,
+    BadDocument,
     Cancelled,
     DigestMismatch,
+    ImageNotFound,
     ManifestUnknown,
     NbcontainError,
     NoSuchPlatform,
@@ -27,8 +29,11 @@ from nbcontain.errors import (
     Unsupported,
 )  # fmt: skip
 from nbcontain.events import Event, Progress
+from nbcontain.inspection import image_document
 from nbcontain.oci import indexes
-from nbcontain.oci.image import INDEX, Platform
+from nbcontain.oci.digest import DiffID, Digest
+from nbcontain.oci.image import INDEX, LAYER_TAR, Descriptor, Image, Layer, Platform
+from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
 from nbcontain.profiles import PROFILES
 from nbcontain.registry.client import SCHEMA_1
@@ -39,6 +44,10 @@ from nbcontain.store.ingest import Partial
 
 def pulled(engine: Engine, registry: Registry, name: str = "team/app:1", **options: Any) -> Any:
     return engine.registry.pull(f"{registry.host}/{name}", **options).result()[0]
+
+
+def nobody(event: Event) -> None:
+    """Nobody is told."""
 
 
 def test_a_pulled_image_is_whole_unpacked_and_named(engine: Engine, registry: Registry, sample: Any) -> None:
@@ -273,6 +282,97 @@ def test_the_image_for_this_machine_is_chosen_from_an_index(engine: Engine, regi
     with pytest.raises(NoSuchPlatform, match="riscv64") as caught:
         pulled(engine, registry, platform="riscv64")
     assert "linux/s390x" in caught.value.why
+
+
+def index_in(registry: Registry, tag: str, *images: tuple[Image, Any]) -> ImageIndex:
+    """An index of these, which has that tag; and each of them by its digest."""
+    index = indexes.index_of([indexes.entry_of(image) for image, _ in images])
+    for image, blobs in images:
+        registry.add("team/app", str(image.digest), image, blobs)
+    registry.manifests["team/app", tag] = registry.manifests["team/app", str(index.digest)] = INDEX, index.raw
+    return index
+
+
+def digests_of(engine: Engine, name: str) -> Any:
+    return image_document(engine, name)["RepoDigests"]
+
+
+def test_an_image_is_known_by_the_digest_of_the_index_that_it_was_chosen_from(
+    engine: Engine, registry: Registry, sample: Any
+) -> None:
+    index = index_in(registry, "1", sample, image_of(b"other", platform=Platform("linux", "s390x")))
+    pulled(engine, registry)
+    by_digest = f"{registry.host}/team/app@{index.digest}"
+    assert digests_of(engine, f"{registry.host}/team/app:1") == [by_digest]
+    # Whoever has written down the digest finds it without asking anybody, by that of the manifest as well.
+    registry.manifests.clear()
+    for each in (by_digest, f"{registry.host}/team/app@{sample[0].digest}"):
+        assert engine.image(each).digest == sample[0].digest
+        assert engine.registry.to_run(RunOptions(image=each, pull="never"), nobody).digest == sample[0].digest
+    with pytest.raises(ImageNotFound):
+        engine.image(f"{registry.host}/team/other@{index.digest}")
+    # A name that comes to stand for another index says so, though the image is the same.
+    other = index_in(registry, "1", sample)
+    pulled(engine, registry)
+    assert digests_of(engine, f"{registry.host}/team/app:1") == [f"{registry.host}/team/app@{other.digest}"]
+    assert [name and name.tag for name, _ in engine.images()] == ["1"]
+    # And what is pulled by digest has no tag.
+    engine.remove_image(f"{registry.host}/team/app:1", force=True)
+    index_in(registry, "1", sample, image_of(b"other", platform=Platform("linux", "s390x")))
+    engine.registry.pull(by_digest).result()
+    document = image_document(engine, by_digest)
+    assert (document["RepoTags"], document["RepoDigests"]) == ([], [by_digest])
+
+
+def test_a_platform_that_is_asked_for_is_one_that_the_image_is_for(
+    engine: Engine, registry: Registry, sample: Any
+) -> None:
+    registry.add("team/app", "1", *sample)
+    with pytest.raises(NoSuchPlatform, match="is for .*, and not for linux/s390x"):
+        pulled(engine, registry, platform="linux/s390x")
+    assert engine.images() == []
+    pulled(engine, registry, platform=str(Platform.here()))
+    with pytest.raises(NoSuchPlatform):
+        engine.registry.to_run(RunOptions(image=f"{registry.host}/team/app:1", platform="linux/s390x"), nobody)
+    # BuildKit takes such a base as it is.
+    name = Reference.parse(f"{registry.host}/team/app:1")
+    for _ in range(2):
+        engine.bases.image(name, nobody, platform=Platform("linux", "s390x"))
+    assert [name and name.tag for name, _ in engine.images()] == ["1"]
+
+
+def test_an_image_for_another_system_is_refused(engine: Engine, registry: Registry) -> None:
+    registry.add("team/app", "1", *image_of(b"x", platform=Platform("windows", "amd64")))
+    with pytest.raises(Unsupported, match="is for windows"):
+        pulled(engine, registry)
+    assert engine.images() == []
+
+
+def test_an_image_is_found_in_an_index_within_an_index(engine: Engine, registry: Registry, sample: Any) -> None:
+    inner = index_in(registry, "inner", image_of(b"other", platform=Platform("linux", "s390x")), sample)
+    entry = {"mediaType": INDEX, "digest": str(inner.digest), "size": len(inner.raw)}
+    outer = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}).encode()
+    registry.manifests["team/app", "1"] = INDEX, outer
+    assert pulled(engine, registry).digest == sample[0].digest
+    assert digests_of(engine, f"{registry.host}/team/app:1") == [f"{registry.host}/team/app@{Digest.of(outer)}"]
+    # One that leads into ever deeper ones leads nowhere.
+    raw = outer
+    for number in range(5):
+        registry.manifests["team/app", str(Digest.of(raw))] = INDEX, raw
+        entry = {"mediaType": INDEX, "digest": str(Digest.of(raw)), "size": len(raw)}
+        raw = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}).encode()
+        registry.manifests["team/app", f"deep{number}"] = INDEX, raw
+    with pytest.raises(BadDocument, match="lead nowhere"):
+        engine.registry.pull(f"{registry.host}/team/app:deep4").result()
+
+
+def test_a_layer_of_no_bytes_is_one(engine: Engine, registry: Registry, sample: Any) -> None:
+    layers = (Layer(Descriptor(LAYER_TAR, Digest.of(b""), 0), DiffID(Digest.of(b""))), *sample[0].layers)
+    image = Image.of(sample[0].config, layers)
+    registry.add("team/app", "1", image, {**sample[1], Digest.of(b""): b"", image.id: image.raw_config})
+    found = pulled(engine, registry)
+    assert found.digest == image.digest
+    assert engine.anatomy.verify(f"{registry.host}/team/app:1").result()
 
 
 def test_two_engines_fetch_each_blob_once(root: Path, tmp_path: Path, registry: Registry, sample: Any) -> None:

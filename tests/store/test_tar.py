@@ -188,7 +188,6 @@ def test_the_corpus_reads_as_written_down(case: Path) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(b"", id="nothing"),
         pytest.param(b"x" * 300, id="half a header"),
         pytest.param(b"x" * 512, id="no header"),
         pytest.param(raw(b"f", checksum=1) + END, id="a wrong checksum"),

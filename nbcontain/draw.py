@@ -123,7 +123,7 @@ def _attend(progress: InProgress[object]) -> int:
             print(f"{name} goes on:  nbcontain attach {name}", file=sys.stderr)
         else:
             task.cancel()
-            task.wait(10)
+            task.wait(0 if progress.goes_on else 10)
         if isinstance(end, SystemExit):
             raise
         raise Interrupted(f"{task.name} was interrupted") from None

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from nbcontain.linux.watching import Watch
 
 _MISSING = "output is missing here: it was removed, as --log-opt says, before it was read"
+_BATCH_BYTES = 4 << 20
+"""Who is behind gets so much at once, to pass over what need not be looked at."""
 KEPT_OUTPUT_BYTES = 64 << 20
 """What a kernel keeps of a foreground container's output; the whole of a detached one's is on disk."""
 
@@ -181,6 +183,16 @@ class FileJournal:
         tail: int | None = None, until: float | None = None, enough: Callable[[], bool] = lambda: False,
         ending: int = -1,
     ) -> Generator[Record]:  # fmt: skip
+        """The same as `batches`, one record after the other."""
+        return one_by_one(self.batches(
+            at_end, from_now=from_now, to_the_last=to_the_last, tail=tail, until=until, enough=enough, ending=ending
+        ))  # fmt: skip
+
+    def batches(
+        self, at_end: Callable[[], object] = lambda: None, *, from_now: str = "", to_the_last: bool = False,
+        tail: int | None = None, until: float | None = None, enough: Callable[[], bool] = lambda: False,
+        ending: int = -1,
+    ) -> Generator[list[Record]]:  # fmt: skip
         """Every record from the first that is kept; waits for more; ends when the run that is going on, or was, ends.
 
         The file is opened before this returns. A container that was restarted has several runs in its
@@ -198,50 +210,53 @@ class FileJournal:
             opened.callback(watch.close)
             reader = Reader(self.path, from_now=bool(from_now))
             opened.pop_all()
-        records = self._records(watch, reader, from_now or None, at_end, to_the_last, tail, until, enough)
+        batches = self._batches(watch, reader, from_now or None, at_end, to_the_last, tail, until, enough)
         # Begun, since a generator that was never begun closes nothing when it is closed.
-        next(records)
-        return records
+        next(batches)
+        return batches
 
-    def _records(
+    def _batches(
         self, watch: Watch, reader: Reader, task: str | None, at_end: Callable[[], object], to_the_last: bool,
         tail: int | None, until: float | None, enough: Callable[[], bool],
-    ) -> Generator[Record]:  # fmt: skip
+    ) -> Generator[list[Record]]:  # fmt: skip
         rest = b""
         ended = False
         missed = 0
         last = Tail(tail) if tail is not None else None
         try:
-            yield Record(0.0, Notice("", ""))  # for `follow`
+            yield []  # for `batches`
             while True:
                 # Asked before reading: whatever the writer wrote before it died is then read below.
                 alive = self._is_alive()
-                grown = False
-                while chunk := reader.chunk():
-                    grown = True
+                size_bytes = 0
+                batch: list[Record] = []
+                while size_bytes < _BATCH_BYTES and (chunk := reader.chunk()):
+                    size_bytes += len(chunk)
                     *lines, rest = (rest + chunk).split(b"\n")
                     if reader.missed > missed:
                         missed = reader.missed
-                        yield Record(time.time(), Notice(task or "", _MISSING))
+                        batch.append(Record(time.time(), Notice(task or "", _MISSING)))
                     for record in _decoded(lines):
                         if task is None:
                             task = record.event.task
                         ended = isinstance(record.event, Finished) and record.event.task == task
-                        if last is None:
-                            yield record
-                        else:
-                            last.add(record)
+                        batch.append(record)
                 if last is not None:
-                    yield from last.records()
-                    last = None
-                if grown:
+                    for record in batch:
+                        last.add(record)
+                    if size_bytes:
+                        continue
+                    batch, last = list(last.records()), None
+                if batch:
+                    yield batch
+                if size_bytes and not enough():
                     continue
                 if enough() or (until is not None and time.time() > until):
                     return
                 if ended and not (to_the_last and alive):
                     return
                 if not alive:
-                    yield Record(time.time(), Finished(task or "", "lost", detail="its supervisor is gone"))
+                    yield [Record(time.time(), Finished(task or "", "lost", detail="its supervisor is gone"))]
                     return
                 longest_s = 0.05 if ended else 2.0
                 watch.wait(longest_s if until is None else max(0.0, min(longest_s, until - time.time())))
@@ -249,6 +264,31 @@ class FileJournal:
             watch.close()
             reader.close()
             at_end()
+
+
+def one_by_one(batches: Generator[list[Record]]) -> Generator[Record]:
+    """What is in them, one after the other; whoever closes it closes them."""
+
+    def records() -> Generator[Record]:
+        try:
+            yield Record(0.0, Notice("", ""))  # to be begun, as above
+            for batch in batches:
+                yield from batch
+        finally:
+            batches.close()
+
+    found = records()
+    next(found)
+    return found
+
+
+def between(records: Iterator[Record], since: float | None, until: float | None) -> Iterator[Record]:
+    """What was written from the one time to the other."""
+    for record in records:
+        if until is not None and record.time > until:
+            return
+        if isinstance(record.event, Output) and (since is None or record.time >= since):
+            yield record
 
 
 class Tail:

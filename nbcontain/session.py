@@ -445,4 +445,6 @@ def _log_task(log: Log) -> Task[None]:
         for record in log.records:
             emit(record.event)
 
-    return Task("logs", body)
+    task = Task(log.name, body)
+    task.on_cancel(log.stop)
+    return task

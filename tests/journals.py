@@ -52,9 +52,9 @@ class FakeContainer:
         self.journal = MemoryJournal()
         self.journal.append(Started(self.id, name))
 
-    def follow(self, *, enough: Callable[[], bool] = lambda: False) -> Iterator[Record]:
+    def batches(self, enough: Callable[[], bool] = lambda: False) -> Iterator[list[Record]]:
         for record in self.journal.follow():
-            yield record
+            yield [record]
             if enough():
                 return
 

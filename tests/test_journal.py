@@ -248,6 +248,22 @@ def test_who_stops_before_anything_was_read_lets_go_of_all_that_was_opened(tmp_p
     assert ended == [1]
 
 
+def test_who_is_behind_gets_much_at_once_and_is_let_go_while_it_still_grows(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path / "journal.jsonl", lambda: True)
+    journal.append(Started("it", "it"))
+    for _ in range(200):
+        journal.append(Output("it", "stdout", b"y\n" * 10_000))
+    enough = threading.Event()
+    batches = journal.batches(enough=enough.is_set)
+    first = next(batches)
+    assert isinstance(first[0].event, Started) and 50 < len(first) < 200
+    enough.set()
+    # Somebody writes without a pause.
+    journal.append(Output("it", "stdout", b"y\n" * 10_000))
+    assert sum(map(len, batches)) < 200
+    journal.close()
+
+
 def test_who_has_had_enough_is_let_go_though_the_writer_lives_on(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path / "journal.jsonl", lambda: True)
     journal.append(Started("c", "web"))

@@ -214,7 +214,7 @@ def on_each(
             raise
         return [name]
 
-    return InProgress(Task(verb, lambda emit: Lines(of_each(names, one))), "work")
+    return InProgress(Task(verb, lambda emit: Lines(of_each(names, one))), "work", goes_on=True)
 
 
 @command("container", "exec", "run a further program in a running container", ExecOptions, top=("exec",))

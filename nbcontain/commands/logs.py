@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -49,7 +50,8 @@ def container_logs(engine: Engine, words: LogsWords) -> Log:
         )
     since = instant(words.since, word="--since") if words.since else None
     until = instant(words.until, word="--until") if words.until else None
-    records = container.output(follow=words.follow, tail=count, since=since, until=until)
+    enough = threading.Event()
+    records = container.output(follow=words.follow, tail=count, since=since, until=until, enough=enough.is_set)
     if words.grep or words.stderr:
         from nbcontain.logbook import expression, searched
 
@@ -58,7 +60,7 @@ def container_logs(engine: Engine, words: LogsWords) -> Log:
     told = details(info.log, info.labels, container.bundle.spec.process.env) if words.details else {}
     if words.timestamps or words.details:
         records = prefixed(records, told if words.details else None, timestamps=words.timestamps)
-    return Log(records)
+    return Log(records, enough.set, f"logs of {container.name}")
 
 
 def prefixed(records: Iterator[Record], told: Mapping[str, str] | None, *, timestamps: bool) -> Iterator[Record]:

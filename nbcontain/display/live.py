@@ -20,7 +20,7 @@ from nbcontain.display.pictures import ContainerFacts, Port, container_picture
 from nbcontain.display.present import Mode
 from nbcontain.display.surface import Place as Output
 from nbcontain.display.surface import Surface
-from nbcontain.display.view import View, update
+from nbcontain.display.view import View, fold
 from nbcontain.errors import NbcontainError
 from nbcontain.events import Finished, Record, Started
 from nbcontain.values import dataclass, field, replace
@@ -52,7 +52,7 @@ class Shown(Protocol):
     @property
     def pid(self) -> int | None: ...
 
-    def follow(self, *, enough: Callable[[], bool]) -> Iterator[Record]: ...
+    def batches(self, enough: Callable[[], bool]) -> Iterator[list[Record]]: ...
 
 
 class Place(Protocol):
@@ -145,9 +145,9 @@ class LiveContainer:
         while True:
             count = 0
             try:
-                for count, record in enumerate(self._container.follow(enough=self._is_left.is_set), 1):
-                    if count > seen:
-                        self._take_record(record)
+                for batch in self._container.batches(self._is_left.is_set):
+                    self._take(batch[max(0, seen - count) :])
+                    count += len(batch)
             except (NbcontainError, OSError):
                 break  # its directory is gone
             seen = max(seen, count)
@@ -169,14 +169,13 @@ class LiveContainer:
         """What is known of it now."""
         return self._with_meters(), self._view
 
-    def _take_record(self, record: Record) -> None:
-        view = update(self._view, record)
-        of_container = record.event.task == self._container.id
+    def _take(self, records: Sequence[Record]) -> None:
+        own = self._container.id
+        view, fresh = fold(self._view, records, own)
         with self._lock:
-            if of_container:
-                self._lines.extend(view.fresh)
+            self._lines.extend(fresh)
             self._view = view
-        if of_container and isinstance(record.event, Started | Finished):
+        if any(each.event.task == own and isinstance(each.event, Started | Finished) for each in records):
             self._facts = self._asked()
         self._mark()
 

@@ -6,6 +6,7 @@ Only the cell's own thread prints. An interrupt cancels the task, and what is sh
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from nbcontain.display.streams import Writer, writer
 from nbcontain.display.surface import Place, Surface, snapshot
 from nbcontain.display.text import lines
 from nbcontain.display.values import Kind
-from nbcontain.display.view import View, update
+from nbcontain.display.view import View, fold, update
 from nbcontain.errors import Cancelled, Interrupted, NbcontainError, UsageError
 from nbcontain.events import Finished, Outcome, Output, Record
 from nbcontain.task import Task
@@ -47,6 +48,9 @@ WORK_GRACE_S = 0.5
 """The same for work: to draw a card that nobody can read would only delay what comes of it."""
 PLACED_WORK_GRACE_S = 1.5
 """The same where it is said already that it is at work."""
+LET_GO_S = 0.7
+"""So long it is waited for what was interrupted and has nothing to be seen: a container that is asked to end may take
+its time, and one that is followed may say nothing for ever. It ends on its own thread."""
 
 
 def mode(environ: Mapping[str, str], ip: object | None) -> Mode:
@@ -123,8 +127,9 @@ def present(
             task.wait(TICK_S)
     except KeyboardInterrupt:
         task.cancel()
+        until = time.monotonic() + _patience_s(kind)
         try:
-            while not task.wait(TICK_S):
+            while not task.wait(TICK_S) and time.monotonic() < until:
                 shown.tick()
         except KeyboardInterrupt:
             # Interrupted twice: the user does not want to see the end.
@@ -160,8 +165,9 @@ async def present_async(
             await asyncio.sleep(TICK_S)
     except (asyncio.CancelledError, KeyboardInterrupt):
         task.cancel()
+        until = time.monotonic() + _patience_s(kind)
         try:
-            while not task.is_done:
+            while not task.is_done and time.monotonic() < until:
                 await asyncio.sleep(TICK_S)
                 shown.tick()
         except (asyncio.CancelledError, KeyboardInterrupt):
@@ -184,6 +190,11 @@ async def _grace(task: Task[T], timeout_s: float) -> None:
     while not task.is_done and (left := end - loop.time()) > 0:
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(done.wait(), min(left, WAKE_S))
+
+
+def _patience_s(kind: Kind) -> float:
+    """How long it is waited for the end of what was interrupted."""
+    return LET_GO_S if kind in BRIEF else math.inf
 
 
 def _grace_s(kind: Kind, place: Place | None) -> float:
@@ -239,19 +250,26 @@ class Presentation(Generic[T]):
     def _fold(self) -> bool:
         """Whether there was anything new."""
         records = self._task.journal.read(self._position)
-        for record in records:
-            self._view = update(self._view, record)
-            self._position += 1
-            self._write(record)
+        self._position += len(records)
+        if self._prints_steps:
+            for record in records:
+                self._view = update(self._view, record)
+                if not self._streams(record):
+                    for line in lines(self._view, record):
+                        self._writer.line(line)
+        else:
+            self._view, _ = fold(self._view, records)
+            for record in records:
+                self._streams(record)
         return bool(records)
 
-    def _write(self, record: Record) -> None:
+    def _streams(self, record: Record) -> bool:
+        """Write it on, if it is a program's output."""
         event = record.event
         if self._kind in _STREAMING and isinstance(event, Output) and self._view.tasks[event.task].parent is None:
             self._writer.write(event.stream, event.data)
-        elif self._prints_steps:
-            for line in lines(self._view, record):
-                self._writer.line(line)
+            return True
+        return False
 
     def _conclude(self) -> None:
         """Where the body ended before it could say so, say it: no picture that stays may claim it still runs."""
@@ -295,6 +313,8 @@ class Presentation(Generic[T]):
 
 def _result(task: Task[T]) -> T:
     """The task's result; `Interrupted` in place of whatever came of a task that was stopped, but for bugs."""
+    if not task.is_done:
+        raise Interrupted(f"{task.name} was interrupted", why="what it waits for may go on")
     try:
         result = task.result()
     except NbcontainError as error:

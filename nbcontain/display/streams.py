@@ -95,7 +95,10 @@ class CellWriter:
         self._texts = {"stdout": _Text(), "stderr": _Text()}
         self._pending: list[tuple[str, str]] = []
         """Stream and line with its newline, or a part of a line."""
+        self._is_behind = False
+        """Something was left out since the last gap that was told."""
         self._skipped = 0
+        """So many lines."""
         self._lines_left = float(self._limits.burst_lines)
         self._bytes_left = float(self._limits.burst_bytes)
         self._all_lines_left = self._limits.all_lines
@@ -105,6 +108,16 @@ class CellWriter:
         self._is_at_line_start = True
 
     def write(self, stream: StreamName, data: bytes) -> None:
+        if len(self._pending) > self._limits.burst_lines:
+            self.flush()
+        if self._is_behind:
+            # Of what cannot be shown in any case only the lines are counted.
+            before, *last = data.rsplit(b"\n", self._limits.last_lines + 1)
+            if len(last) > self._limits.last_lines:
+                self._texts[stream] = _Text()
+                self._drop(len(self._pending))
+                self._skipped += before.count(b"\n") + 1
+                data = b"\n".join(last)
         self._add(stream, self._texts[stream].take(data))
 
     def line(self, text: str) -> None:
@@ -112,18 +125,18 @@ class CellWriter:
 
     def flush(self, is_last: bool = False) -> None:
         self._refill()
-        if not self._skipped:
+        if not self._is_behind:
             fitting = self._fitting()
             head, self._pending = self._pending[:fitting], self._pending[fitting:]
             self._print(head)
             self._gap_at = self._then
-        self._skip()
+        self._drop(max(0, len(self._pending) - self._limits.last_lines))
         has_room = self._lines_left >= len(self._pending) and self._all_lines_left > 0
-        if is_last or (has_room and self._skipped and self._then - self._gap_at >= _GAP_S):
+        if is_last or (has_room and self._is_behind and self._then - self._gap_at >= _GAP_S):
             tail, self._pending = self._pending, []
-            if self._skipped:
+            if self._is_behind:
                 tail.insert(0, ("stdout", self._gap()))
-                self._skipped = 0
+                self._is_behind, self._skipped = False, 0
             self._print(tail)
 
     def _add(self, stream: str, text: str) -> None:
@@ -149,16 +162,17 @@ class CellWriter:
                 return count
         return min(lines, len(self._pending))
 
-    def _skip(self) -> None:
-        """Of what did not fit, only the last lines go on waiting."""
-        dropped = max(0, len(self._pending) - self._limits.last_lines)
-        self._skipped += dropped
-        del self._pending[:dropped]
+    def _drop(self, count: int) -> None:
+        """Leave out the first of what is pending."""
+        self._is_behind = self._is_behind or count > 0
+        self._skipped += sum(line.endswith("\n") for _, line in self._pending[:count])
+        del self._pending[:count]
 
     def _gap(self) -> str:
         where = f" · {self._whole_log}" if self._whole_log else ""
         begin = "" if self._is_at_line_start else "\n"
-        return f"{begin}… {words.count(self._skipped, 'line')} skipped{where}\n"
+        what = words.count(self._skipped, "line") if self._skipped else "a part of a line"
+        return f"{begin}… {what} skipped{where}\n"
 
     def _print(self, batches: list[tuple[str, str]]) -> None:
         begin = 0

@@ -45,6 +45,8 @@ class InProgress(Generic[T]):
     """What comes back, where that has a picture of its own: a container that goes on, or layers to be looked into."""
     begins: tuple[str, str] = ("", "")
     """What its card says before anything is known of it: a name, and small print. Else the task's name is all."""
+    goes_on: bool = False
+    """Whoever is interrupted need not wait for it: what was asked of containers they do by themselves."""
     display: str = ""
     """How it is to be shown, where that was asked for: card, html, plain, or rawjson (events, one a line)."""
 
@@ -191,4 +193,7 @@ class Log:
     """What a container wrote. Following, it goes on until the container ends."""
 
     records: Iterator[Record] = field(compare=False)
-    timestamps: bool = False
+    stop: Callable[[], None] = field(default=lambda: None, compare=False)
+    """No more is wanted: it soon ends, though the container says nothing."""
+    name: str = "logs"
+    """What is followed."""

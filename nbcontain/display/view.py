@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from nbcontain.display.ansi import Line, Pen, Run, unfinished, write
@@ -14,6 +14,8 @@ TaskState = Literal["waiting", "running"] | Outcome
 
 TAIL_LINES = 200
 """So many last lines of a task are kept; the whole is in the journal."""
+KEPT_LINES = 2000
+"""So many last lines of a task are read where much came at once; of what came before them only the number is taken."""
 _NOTICES = 50
 _AT_ONCE_S = 0.05
 """What is said to be done so soon was done before."""
@@ -124,6 +126,55 @@ def update(view: View, record: Record) -> View:
         view.voice,
         record.time,
     )
+
+
+def fold(view: View, records: Sequence[Record], of: TaskId | None = None) -> tuple[View, list[Line]]:
+    """The view after several records, and the lines that they completed, or those `of` one task. Never raises.
+
+    Who is behind a flood catches up: of more output of one task than its last lines, the lines before are counted.
+    """
+    fresh: list[Line] = []
+    for record, passed in zip(records, reversed(_passed(records)), strict=True):
+        event = record.event
+        if passed and isinstance(event, Output):
+            view = _passed_over(view, replace(record, event=replace(event, data=event.data[:passed])))
+            record = replace(record, event=replace(event, data=event.data[passed:]))
+        view = update(view, record)
+        if of in (None, event.task):
+            fresh += view.fresh
+    return view, fresh
+
+
+def _passed(records: Sequence[Record]) -> list[int]:
+    """Of each record, the last one first, how many bytes of output come before its task's last lines."""
+    after: dict[TaskId, int] = {}
+    found = []
+    for record in reversed(records):
+        event, passed = record.event, 0
+        if isinstance(event, Output):
+            have, count = after.get(event.task, 0), event.data.count(b"\n")
+            after[event.task] = have + count
+            if have >= KEPT_LINES:
+                passed = len(event.data)
+            elif have + count > KEPT_LINES:
+                passed = len(event.data.rsplit(b"\n", KEPT_LINES - have + 1)[0]) + 1
+        found.append(passed)
+    return found
+
+
+def _passed_over(view: View, record: Record) -> View:
+    """Output of which only the number of lines is taken, and what it has begun of the next one."""
+    event = record.event
+    assert isinstance(event, Output)
+    task = view.tasks.get(event.task) or TaskView(event.task, event.task, len(view.tasks) + 1)
+    whole, _, rest = event.data.rpartition(b"\n")
+    pen = task.stderr if event.stream == "stderr" else task.stdout
+    if len(rest) < len(event.data):
+        pen = Pen()
+        task = replace(task, line_count=task.line_count + whole.count(b"\n") + 1)
+    pen, _ = write(pen, rest, event.stream)
+    task = replace(task, stderr=pen) if event.stream == "stderr" else replace(task, stdout=pen)
+    return replace(view, tasks={**view.tasks, event.task: task}, fresh=(), time=record.time)
 
 
 def _started(task: TaskView, event: Started, time: float) -> tuple[TaskView, tuple[Line, ...]]:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from nbcontain.errors import ContainerError, ContainerNotFound, StoreError
 from nbcontain.events import Record
-from nbcontain.journal import FileJournal
+from nbcontain.journal import FileJournal, one_by_one
 from nbcontain.linux import starts
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
@@ -203,10 +203,14 @@ class Bundle:
         """What happened in it."""
         return FileJournal(self.path / "journal.jsonl", self.is_alive)
 
-    def follow(self, *, from_now: bool = False, **wanted: Any) -> Generator[Record]:
+    def follow(self, **wanted: Any) -> Generator[Record]:
+        """The same as `batches`, one record after the other."""
+        return one_by_one(self.batches(**wanted))
+
+    def batches(self, *, from_now: bool = False, **wanted: Any) -> Generator[list[Record]]:
         """Its journal from the first record, or from its end on, to the end of the run that is going on.
 
-        What else is `wanted` is as `FileJournal.follow` has it.
+        What else is `wanted` is as `FileJournal.batches` has it.
 
         The files are opened now: what is followed is read to its end, also when --rm takes the names away.
         """
@@ -214,9 +218,9 @@ class Bundle:
         try:
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            return self.journal().follow(from_now=task, **wanted)
+            return self.journal().batches(from_now=task, **wanted)
         journal = FileJournal(self.path / "journal.jsonl", lambda: holds.is_held(lock))
-        return journal.follow(lambda: os.close(lock), from_now=task, **wanted)
+        return journal.batches(lambda: os.close(lock), from_now=task, **wanted)
 
     @cached_property
     def active_directory(self) -> Path | None:

@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from nbcontain.errors import ContainerError, ContainerNotFound, NotRunning, SetupFailed
-from nbcontain.events import Output, Record
+from nbcontain.events import Record
+from nbcontain.journal import Tail, between
 from nbcontain.linux.capabilities import CAPABILITIES
 from nbcontain.oci import spec_codec
 from nbcontain.runtime import rungs
@@ -404,25 +405,26 @@ class Container:
         """
         return self.bundle.follow(from_now=from_now, enough=enough, ending=ending)
 
-    def output(
-        self, *, follow: bool = False, tail: int | None = None, since: float | None = None, until: float | None = None
-    ) -> Iterator[Record]:
-        """What it wrote, between two times; with `follow` also what it is going to, over restarts, to its end.
+    def batches(self, enough: Callable[[], bool]) -> Generator[list[Record]]:
+        """The same from the first, with all that is there at once."""
+        return self.bundle.batches(enough=enough)
 
-        `tail` is how many lines are wanted of what is there already.
-        """
+    def output(
+        self, *, follow: bool = False, tail: int | None = None, since: float | None = None, until: float | None = None,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Record]:  # fmt: skip
+        """What it wrote, between two times; with `follow` also what it is going to, over restarts, to its end or until
+        there was `enough`. `tail` is how many lines are wanted of what is there already."""
         if follow:
-            records: Iterator[Record] = self.bundle.follow(to_the_last=True, tail=tail, until=until)
+            records: Iterator[Record] = self.bundle.follow(to_the_last=True, tail=tail, until=until, enough=enough)
         else:
             records = self.bundle.journal().records()
             if tail is not None:
-                from nbcontain.journal import Tail
-
                 last = Tail(tail)
-                for record in _between(records, since, until):
+                for record in between(records, since, until):
                     last.add(record)
                 return last.records()
-        return _between(records, since, until)
+        return between(records, since, until)
 
     def health(self) -> dict[str, object] | None:
         """docker's State.Health: Status, FailingStreak and Log; None where nobody checks it, or it never ran."""
@@ -440,11 +442,3 @@ class Container:
             return connect(self.bundle.path)
         except OSError as error:
             raise NotRunning(f"{self.info.name} is not running", hint=f"%container start {self.info.name}") from error
-
-
-def _between(records: Iterator[Record], since: float | None, until: float | None) -> Iterator[Record]:
-    for record in records:
-        if until is not None and record.time > until:
-            return
-        if isinstance(record.event, Output) and (since is None or record.time >= since):
-            yield record

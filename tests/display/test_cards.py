@@ -301,7 +301,7 @@ def test_a_container_started_again_has_each_line_once() -> None:
     container.journal.append(Started(container.id, "web"))
     container.say(b"second life\n")
     for record in container.journal.read():
-        live_card._take_record(record)
+        live_card._take([record])
         shown.redraw(live_card.draw())
     assert [line[1][0] for line in shown.tail["lines"]] == ["first life", "started again", "second life"]
 

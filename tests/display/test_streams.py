@@ -45,6 +45,27 @@ def test_a_flood_shows_its_ends_and_says_what_is_missing(cell) -> None:  # type:
     assert lines[10:] == ["… 987 lines skipped · %container logs web", "998", "999", "1000"]
 
 
+def test_a_flood_in_pieces_is_counted_and_not_read(cell) -> None:  # type: ignore[no-untyped-def]
+    writer, _, shown = cell
+    for first in range(1, 100_001, 1000):
+        writer.write("stdout", numbered(first, first + 999))
+    # Its pending lines were cut down while it came, and not only when it was flushed.
+    assert len(writer._pending) < 1010
+    writer.flush(is_last=True)
+    lines = shown().splitlines()
+    assert lines[:10] == [str(number) for number in range(1, 11)]
+    assert lines[10:] == ["… 99 987 lines skipped · %container logs web", "99998", "99999", "100000"]
+
+
+def test_what_is_left_out_of_one_long_line_is_no_number_of_lines(cell) -> None:  # type: ignore[no-untyped-def]
+    writer, _, shown = cell
+    for _ in range(50):
+        writer.write("stdout", b"x" * 9_000)
+        writer.flush()
+    writer.flush(is_last=True)
+    assert "… a part of a line skipped" in shown()
+
+
 def test_a_flood_that_lasts_is_shown_once_a_second(cell) -> None:  # type: ignore[no-untyped-def]
     writer, clock, shown = cell
     for tick in range(1, 16):

@@ -77,6 +77,35 @@ def test_interrupting_a_cell_ends_its_container_in_a_second(kernel: Kernel) -> N
     assert names_of(kernel, "-a") == []
 
 
+def test_interrupting_a_flood_ends_its_container_as_soon(kernel: Kernel) -> None:
+    cell = kernel.start("%container run --rm box yes")
+    time.sleep(2)
+    began = time.monotonic()
+    kernel.interrupt()
+    kernel.finish(cell, timeout_s=10)
+    assert cell.ename == "Interrupted"
+    assert time.monotonic() - began < 2.5
+    assert names_of(kernel, "-a") == []
+    # And what it wrote in the meantime is not read afterwards.
+    began = time.monotonic()
+    kernel.check("1 + 1")
+    assert time.monotonic() - began < 1
+
+
+def test_a_quiet_container_is_followed_waited_for_and_asked_to_end_until_somebody_interrupts(kernel: Kernel) -> None:
+    kernel.check(f'%container run -d --name idle box sh -c "{DEAF}"')
+    for words, name in (("logs -f idle", "logs of idle"), ("stop -t 60 idle", "stop"), ("wait idle", "wait")):
+        cell = kernel.start(f"%container {words}")
+        time.sleep(0.7)
+        began = time.monotonic()
+        kernel.interrupt()
+        kernel.finish(cell, timeout_s=10)
+        assert (cell.ename, name in cell.error) == ("Interrupted", True), cell.error
+        assert time.monotonic() - began < 1.5
+    assert len(names_of(kernel)) == 1
+    kernel.check("%container rm -f idle")
+
+
 def test_interrupting_a_build_ends_its_step_and_leaves_nothing(kernel: Kernel) -> None:
     cell = kernel.start("%%dockerfile -t never\nFROM box\nRUN echo begun > /begun; sleep 60\n")
     time.sleep(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -58,11 +59,13 @@ def image_document(engine: Engine, name: str, platform: str = "") -> dict[str, A
         "Parent": "",
         "Comment": image.config.history[-1].comment if image.config.history else "",
         "Created": _as_go_writes(image.config.created),
+        "DockerVersion": _docker_version(image),
         "Author": image.config.author,
         "Architecture": image.config.platform.architecture,
         "Variant": image.config.platform.variant,
         "Os": image.config.platform.os,
         "Size": image.size_bytes,
+        "GraphDriver": {"Name": _driver(engine, image), "Data": None},
         "Config": _config(config.get("config", {})),
         "RootFS": {
             "Type": "layers",
@@ -72,6 +75,19 @@ def image_document(engine: Engine, name: str, platform: str = "") -> dict[str, A
         **({"Descriptor": _descriptor(index), "Manifests": _manifests(engine, index)} if index else {}),
         "Metadata": {"LayerSizes": [each.descriptor.size for each in image.layers]},
     }
+
+
+def _docker_version(image: Image) -> str:
+    """What docker's old builder says of itself in a config; the specification has no such thing."""
+    said = json.loads(image.raw_config).get("docker_version", "")
+    return said if isinstance(said, str) else ""
+
+
+def _driver(engine: Engine, image: Image) -> str:
+    """How its files are kept here; "" where they are not unpacked. What this machine could do is not tried for it."""
+    if (name := image.chain_id) is None:
+        return ""
+    return next((each.driver for each in engine.store.snapshotters if each.exists(name)), "")
 
 
 def _descriptor(index: ImageIndex) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def typed(machine: Engine) -> Typed:
 
     def run(line: str) -> object:
         words = split(line)
-        group = words.pop(0) if words[0] == "volume" else ""
+        group = words.pop(0) if words[0] in ("volume", "network") else ""
         command, options = parse_words(group, words)
         return command.function(machine, options)
 
@@ -180,6 +180,33 @@ def test_inspect_takes_templates_and_types(typed: Typed) -> None:
     assert lines(typed("info --format '{{.Images}}'")) == ["4"]
     with pytest.raises(UsageError):
         typed("inspect --type volume base:1")
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("inspect -f '{{.Config.ExposedPorts}}{{range $p, $_ := .Config.ExposedPorts}}{{$p}}{{end}}' base:1", "map[]"),
+        ("inspect -f '{{if .Config.Healthcheck}}y{{else}}n{{end}}' base:1", "n"),
+        ("inspect -f '{{.Config.StopSignal}}|{{.Config.Hostname}}|{{.Config.OnBuild}}' base:1", "||[]"),
+        ("inspect -f '{{.Config.Labels.nope}}|{{index .Config.Labels \"nope\"}}' team/app:1", "<no value>|"),
+        ("image inspect -f '{{eq .ID .Id}} {{eq .Size .VirtualSize}}|{{.DockerVersion}}' base:1", "true true|"),
+        ("image inspect -f '{{if .GraphDriver.Name}}named{{end}} {{.Metadata.LastTagTime}}' team/app:1",
+         "named 0001-01-01 00:00:00 +0000 UTC"),
+        ("network inspect -f '{{.Peers}} {{.Services}} {{eq .ID .Id}} {{.Labels.nope}}' host",
+         "[] map[] true <no value>"),
+        ("volume inspect -f '{{.UsageData}} {{.Status}} {{.Labels.nope}} {{json .Labels}}' kept",
+         "<nil> map[] <no value> null"),
+    ],
+)  # fmt: skip
+def test_a_field_that_is_not_set_answers_as_dockers_does(typed: Typed, machine: Engine, line: str, shown: str) -> None:
+    machine.volumes.create("kept")
+    assert lines(typed(line)) == [shown]
+
+
+def test_a_field_that_docker_does_not_know_is_an_error_with_one_that_it_does(typed: Typed) -> None:
+    with pytest.raises(UsageError, match="there is no .ExposedPort") as caught:
+        typed("inspect -f '{{.Config.ExposedPort}}' base:1")
+    assert caught.value.hint == "did you mean .ExposedPorts?"
 
 
 def test_switches_can_be_told_true_or_false(typed: Typed) -> None:

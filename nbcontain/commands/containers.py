@@ -242,8 +242,10 @@ class ContainerInspectWords(Names):
 
 @command("container", "inspect", "everything that is known of containers, as JSON", ContainerInspectWords)
 def container_inspect(engine: Engine, words: ContainerInspectWords) -> Document | Lines:
-    return inspected(words.names, lambda name: container_document(engine, engine.container(name), size=words.size),
-                     words.format)  # fmt: skip
+    def describe(name: str) -> tuple[str, dict[str, object]]:
+        return "container", container_document(engine, engine.container(name), size=words.size)
+
+    return inspected(words.names, describe, words.format)
 
 
 _KINDS = {"A": "A added", "C": "C changed", "D": "D deleted"}

@@ -155,38 +155,45 @@ class ImageInspectWords(Names):
 
 @command("image", "inspect", "everything that is known of images, as JSON", ImageInspectWords)
 def image_inspect(engine: Engine, words: ImageInspectWords) -> Document | Lines:
-    return inspected(words.names, lambda name: image_document(engine, name, words.platform), words.format)
+    return inspected(words.names, lambda name: ("image", image_document(engine, name, words.platform)), words.format)
 
 
-def inspected(
-    names: Sequence[str], document: Callable[[str], Mapping[str, object]], format: str
-) -> Document | Lines:  # fmt: skip
-    """The documents of these as --format wants them. Raises UsageError, and what `document` does, with the others'."""
-    documents: list[Mapping[str, object]] = []
+Described = tuple[str, Mapping[str, object]]
+"""What kind of thing it is, as `docker_types` has it, and its document."""
+
+
+def inspected(names: Sequence[str], describe: Callable[[str], Described], format: str) -> Document | Lines:
+    """The documents of these as --format wants them. Raises UsageError, and what `describe` does, with the others'."""
+    described: list[Described] = []
     errors: list[NbcontainError] = []
     for name in names:
         try:
-            documents.append(document(name))
+            described.append(describe(name))
         except NbcontainError as error:
             errors.append(error)
-    found = _in_format(documents, format)
+    found = _in_format(described, format)
     if errors:
+        documents = [document for _, document in described]
         lines = found.lines if isinstance(found, Lines) else tuple(json.dumps(documents, indent=2).splitlines())
         raise together(errors, lines)
     return found
 
 
-def _in_format(documents: Sequence[Mapping[str, object]], format: str) -> Document | Lines:
+def _in_format(described: Sequence[Described], format: str) -> Document | Lines:
+    documents = [document for _, document in described]
     if not format:
-        return Document(list(documents))
+        return Document(documents)
     if format == "json":
-        return Lines((Template.parse("{{json .}}").render(list(documents)),))
+        return Lines((Template.parse("{{json .}}").render(documents),))
     template = Format.parse(format).template
     if template is None or Format.parse(format).is_table:
         raise UsageError(
             f"inspect --format {format}: there is no table of these", hint="'{{.Id}}', '{{json .}}' or json"
         )
-    return Lines(tuple(template.render(each) for each in documents))
+    from nbcontain.display.docker_types import TYPES
+    from nbcontain.display.typed import typed
+
+    return Lines(tuple(template.render(typed(document, TYPES[kind])) for kind, document in described))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -149,10 +149,10 @@ class InspectWords(Names):
 def network_inspect(engine: Engine, words: InspectWords) -> Document | Lines:
     leads = engine.networks.way_out().text if engine.networks.can_bridge() else ""
 
-    def document(name: str) -> dict[str, object]:
-        return network_document(found := engine.networks.get(name), engine.networks.on(found), leads)
+    def describe(name: str) -> tuple[str, dict[str, object]]:
+        return "network", network_document(found := engine.networks.get(name), engine.networks.on(found), leads)
 
-    return inspected(words.names, document, words.format)
+    return inspected(words.names, describe, words.format)
 
 
 @dataclass(frozen=True, kw_only=True)

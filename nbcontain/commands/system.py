@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nbcontain import __version__
 from nbcontain.commands.containers import ContainerInspectWords
-from nbcontain.commands.images import inspected
+from nbcontain.commands.images import Described, inspected
 from nbcontain.commands.table import Nothing, command
 from nbcontain.display.table import Table
 from nbcontain.display.template import Template
@@ -66,14 +65,14 @@ def inspect(engine: Engine, words: InspectWords) -> Document | Lines:
     if words.type not in ("", "container", "image"):
         raise UsageError(f"inspect --type {words.type}: there is no such thing here", hint="container or image")
 
-    def document(name: str) -> Mapping[str, object]:
+    def describe(name: str) -> Described:
         try:
             if words.type == "image":
                 raise ContainerNotFound(name)
-            return container_document(engine, engine.container(name), size=words.size)
+            return "container", container_document(engine, engine.container(name), size=words.size)
         except ContainerNotFound:
             if words.type == "container":
                 raise
-            return image_document(engine, name)
+            return "image", image_document(engine, name)
 
-    return inspected(words.names, document, words.format)
+    return inspected(words.names, describe, words.format)

@@ -121,7 +121,7 @@ class InspectWords(VolumeNames):
 
 @command("volume", "inspect", "everything that is known of volumes, as JSON", InspectWords)
 def volume_inspect(engine: Engine, words: InspectWords) -> Document | Lines:
-    return inspected(words.names, lambda name: document(engine.volumes.get(name)), words.format)
+    return inspected(words.names, lambda name: ("volume", document(engine.volumes.get(name))), words.format)
 
 
 def document(volume: Volume) -> dict[str, object]:

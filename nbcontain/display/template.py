@@ -1,7 +1,7 @@
 """Go's templates, rendered for plain values: what `--format '{{.Name}} {{json .}}'` gives (read by `template_syntax`).
 
-Values are what JSON has. A field is the key of a mapping and nothing else: no template gets at the attributes of
-a Python object, and none goes on for ever.
+Values are what JSON has, or documents that know their types (`typed`). A field is the key of a mapping and nothing
+else: no template gets at the attributes of a Python object, and none goes on for ever.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from nbcontain.display.template_functions import FUNCTIONS, Bad, Method, is_true, shown
 from nbcontain.display.template_syntax import Action, Block, Jump, Node, Operand, Pipeline, Text, failed, near, parse
+from nbcontain.display.typed import ABSENT, Entries, Fields, Nothing
 from nbcontain.errors import UsageError
 from nbcontain.values import dataclass, field
 
@@ -101,7 +102,7 @@ class _Run:
         value = self._pipeline(Pipeline(pipeline.commands), dot)
         pairs: list[tuple[object, object]]
         match value:
-            case None:
+            case None | Nothing():
                 pairs = []
             case bool() | float() | str() | Method():
                 raise self._failed(pipeline.commands[0][0], "range can only go over lists, mappings and counts")
@@ -188,11 +189,16 @@ class _Run:
         if isinstance(value, Mapping):
             if name in value:
                 return value[name]
-            hint = near(name, {f"{key}": None for key in value})
-            names = [f".{key}" for key in sorted(map(str, value)) if re.fullmatch(r"\w+", key)]
+            if isinstance(value, Entries):
+                return ABSENT
+            known = value.names() if isinstance(value, Fields) else [f"{key}" for key in value]
+            hint = near(name, dict.fromkeys(known))
+            names = [f".{key}" for key in sorted(known) if re.fullmatch(r"\w+", key)]
             there = f"there are {' '.join(names[:24])}{' …' if len(names) > 24 else ''}" if names else "it is empty"
             raise self._failed(operand, f"there is no .{name}", hint.replace("mean ", "mean .") or there)
-        if value is None:
+        if isinstance(value, Nothing) and value.is_absent:
+            return value
+        if value is None or isinstance(value, Nothing):
             raise self._failed(operand, f"no .{name} of nothing", "{{with .Field}}…{{end}} looks whether it is there")
         raise self._failed(operand, f"no .{name} of a value that has no fields")
 

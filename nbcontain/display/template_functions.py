@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from nbcontain.display.typed import Entries, Fields, Nothing, Null
 from nbcontain.values import dataclass
 
 _WIDEST = 10_000
@@ -37,10 +38,12 @@ def shown(value: object) -> str:
     match value:
         case None:
             return "<no value>"
+        case Nothing(text=text):
+            return text
         case Method():
             raise Bad('this field wants to be told something, as in .Label "name"')
         case str():
-            return value
+            return str(value)
         case _:
             return _plain(value)
 
@@ -49,14 +52,16 @@ def _plain(value: object, depth: int = 0) -> str:
     if depth > 100:
         raise Bad("the value is nested too deeply")
     match value:
-        case None:
+        case None | Nothing():
             return "<nil>"
         case bool():
             return "true" if value else "false"
         case str():
-            return value
+            return str(value)
         case float():
             return _float(value)
+        case Fields():
+            return "{" + " ".join(_plain(each, depth + 1) for each in value.whole()) + "}"
         case Mapping():
             pairs = sorted((str(key), each) for key, each in value.items() if not isinstance(each, Method))
             return "map[" + " ".join(f"{key}:{_plain(each, depth + 1)}" for key, each in pairs) + "]"
@@ -95,6 +100,8 @@ def _json(value: object) -> str:
     def plain(one: object, depth: int = 0) -> object:
         if depth > 100:
             raise Bad("the value is nested too deeply")
+        if isinstance(one, Null):
+            return None
         if isinstance(one, Mapping):
             return {str(key): plain(each, depth + 1) for key, each in one.items() if not isinstance(each, Method)}
         if isinstance(one, float) and one == one and abs(one) < 1e21 and one == int(one):
@@ -161,9 +168,7 @@ def _index(value: object, *keys: object) -> object:
             case Mapping():
                 if not isinstance(key, str):
                     raise Bad("a mapping is asked by a text")
-                # A map of texts answers "" for what it has not; one of anything answers nothing.
-                missing = "" if all(isinstance(each, str) for each in value.values()) else None
-                value = value.get(key, missing)
+                value = value.get(key, _missing(value))
             case list() | tuple() | str():
                 if isinstance(key, bool) or not isinstance(key, int):
                     raise Bad("a list is asked by a number")
@@ -173,11 +178,18 @@ def _index(value: object, *keys: object) -> object:
                 if not 0 <= key < len(items):
                     raise Bad(f"there is no number {key}: it has {len(items)}")
                 value = items[key]
-            case None:
+            case None | Nothing():
                 raise Bad("index of nothing")
             case _:
                 raise Bad("index wants a list or a mapping")
     return value
+
+
+def _missing(value: Mapping[Any, Any]) -> object:
+    """What a map answers for a key that it has not: a map of texts "", one of anything nothing."""
+    if isinstance(value, Entries):
+        return value.zero
+    return "" if all(isinstance(each, str) for each in value.values()) else None
 
 
 def _slice(value: object, *bounds: object) -> object:
@@ -198,7 +210,7 @@ def _kind(value: object) -> str:
     for kinds, name in ((bool, "bool"), (int, "int"), (float, "float"), (str, "text")):
         if isinstance(value, kinds):
             return name
-    return "nothing" if value is None else "many"
+    return "nothing" if value is None or isinstance(value, Nothing) else "many"
 
 
 def _equal(first: object, *others: object) -> bool:

@@ -141,6 +141,16 @@ LISTINGS = [
     ("ps", "-a", "--filter", "ancestor=team/app:1", "--format", "{{.Names}}"),
     ("ps", "-a", "--filter", "network=host", "--format", "{{.Names}}"),
     ("inspect", "-f", "{{.State.Status}} {{.State.Running}} {{.Path}} {{json .Args}}", "web"),
+    # What is not set.
+    ("inspect", "-f", "{{.ID}} {{.Config.ExposedPorts}} {{json .Config.ExposedPorts}} {{.Config.Healthcheck}}", "box"),
+    ("inspect", "-f", "{{.Config.StopSignal}}|{{.Config.Hostname}}|{{.Config.OnBuild}}|{{.Config.Shell}}", "box"),
+    ("inspect", "-f", "{{.Config.Labels.nope}} {{.Config.Entrypoint}} {{.Config.StopTimeout}} {{.OsVersion}}", "box"),
+    ("inspect", "-f", "{{range $port, $_ := .Config.ExposedPorts}}{{$port}}{{else}}none{{end}}", "box"),
+    ("inspect", "-f", "{{if .Config.Healthcheck}}y{{else}}n{{end}} {{.DockerVersion}} {{.Parent}}", "box"),
+    ("inspect", "-f", "{{.State.Health}} {{.SizeRw}} {{.ExecIDs}} {{.Config.ExposedPorts}} {{.Mounts}}", "web"),
+    ("inspect", "-f", "{{.HostConfig.StorageOpt}} {{.HostConfig.DNS}} {{.HostConfig.RestartPolicy}}", "web"),
+    ("inspect", "-f", "{{.NetworkSettings.Networks.nope.IPAddress}} {{.NetworkSettings.Ports}}", "web"),
+    ("network", "inspect", "-f", "{{.Peers}} {{.Services}} {{.Labels.nope}} {{.ConfigFrom}} {{.ConfigOnly}}", "host"),
 ]  # fmt: skip
 
 

@@ -18,10 +18,11 @@ from package_source import Module, modules
 def without_case(function: typing.Any, kinds: typing.Any) -> set[str]:
     """Members of a union, or subclasses of a type, for which a singledispatch function would have none."""
     members = typing.get_args(kinds) or [
-        # A dataclass with slots is a second class in place of the first, which lingers among the subclasses.
+        # A dataclass with slots is a second class in place of the first, which lingers among the subclasses; and one
+        # of which many were made has a twin, whose fields can be set (values.py).
         each
         for each in kinds.__subclasses__()
-        if getattr(sys.modules[each.__module__], each.__name__) is each
+        if getattr(sys.modules[each.__module__], each.__name__, None) is each
     ]
     assert members
     return {member.__name__ for member in members if function.dispatch(member) is function.dispatch(object)}

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from nbcontain.api import check as check
     from nbcontain.api import container as container
     from nbcontain.api import create as create
+    from nbcontain.api import df as df
     from nbcontain.api import doctor as doctor
     from nbcontain.api import engine as engine
     from nbcontain.api import explain as explain
+    from nbcontain.api import login as login
+    from nbcontain.api import logout as logout
     from nbcontain.api import pull as pull
     from nbcontain.api import push as push
     from nbcontain.api import run as run
@@ -30,14 +33,16 @@ if TYPE_CHECKING:
     from nbcontain.engine import Engine as Engine
     from nbcontain.errors import NbcontainError as NbcontainError
     from nbcontain.handles import Container as Container
+    from nbcontain.image_list import images as images
+    from nbcontain.image_list import manifests as manifests
     from nbcontain.images import Image as Image
     from nbcontain.listing import containers as containers
-    from nbcontain.listing import images as images
     from nbcontain.listing import networks as networks
     from nbcontain.listing import volumes as volumes
     from nbcontain.outcomes import RunResult as RunResult
     from nbcontain.pool import map as map
     from nbcontain.runtime.generate import RunOptions as RunOptions
+    from nbcontain.system import system as system
     from nbcontain.task import Task as Task
 
 else:
@@ -49,8 +54,9 @@ _HOMES = {
     "BuildOptions": "build.plan", "BuildResult": "builder", "Container": "handles", "Engine": "engine",
     "Image": "images", "NbcontainError": "errors", "RunOptions": "runtime.generate", "RunResult": "outcomes",
     "Task": "task", "build": "api", "check": "api", "container": "api", "containers": "listing", "create": "api",
-    "doctor": "api", "engine": "api", "explain": "api", "images": "listing", "map": "pool", "networks": "listing",
-    "pull": "api", "push": "api", "run": "api", "volumes": "listing",
+    "df": "api", "doctor": "api", "engine": "api", "explain": "api", "images": "image_list", "login": "api",
+    "logout": "api", "manifests": "image_list", "map": "pool", "networks": "listing", "pull": "api", "push": "api",
+    "run": "api", "system": "system", "volumes": "listing",
 }  # fmt: skip
 """Public names, and the modules that have them."""
 

@@ -6,6 +6,7 @@ Read from the stored layers, without unpacking, running or being anybody in part
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import threading
@@ -111,6 +112,9 @@ class Difference:
     """What, before, after."""
     changes: tuple[Change, ...]
 
+    def __repr__(self) -> str:
+        return f"<Difference {len(self.config)} of the config, {len(self.changes)} changes of files>"
+
 
 @dataclass(frozen=True, slots=True)
 class TreeAt:
@@ -120,6 +124,13 @@ class TreeAt:
     path: str
     node: Node
     marks: dict[str, Change] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<TreeAt {self.name} {self.path}>"
+
+    @property
+    def paths(self) -> list[str]:  # every one below
+        return [path for path, _ in self.node.walk("" if self.path == "/" else self.path)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +142,10 @@ class Examined:
     size_bytes: int | None
     damage: str = ""
     mend: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.damage
 
 
 class Anatomy:
@@ -431,7 +446,5 @@ def _said(value: object) -> str:
     if value is None or value == ():
         return ""
     if isinstance(value, tuple):
-        import json
-
         return json.dumps(list(value), ensure_ascii=False)
     return str(value)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nbcontain.display.table import Table
     from nbcontain.display.values import Kind
     from nbcontain.display.xrayed import Xrayed
+    from nbcontain.housekeeping import Usage
     from nbcontain.lessons.pictures import Judged
     from nbcontain.oci.digest import Digest
     from nbcontain.oci.reference import Reference
@@ -76,12 +77,8 @@ def _made_engine() -> Engine:
 
 def shown(task: Task[T], kind: Kind) -> T:
     """Wait for a task; in a notebook that has our magics, under its card."""
-    extension = getattr(_shell(), "nbcontain", None)
-    if extension is None or extension.session.mode == "plain":
-        return waited(task)
-    from nbcontain.display.present import present
-
-    return present(task, kind, mode=extension.session.mode)
+    result: T = engine().waits(task, kind)
+    return result
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -155,6 +152,30 @@ def pull_task(name: str, *, platform: str = "") -> Task[Image]:
 def push(name: str) -> tuple[tuple[Reference, Digest], ...]:
     """Send an image to its registry, under its name. Gives names and digests. Raises RegistryError."""
     return shown(engine().registry.push(name), "push")
+
+
+def login(username: str, password: str | None = None, *, registry: str = "docker.io") -> str:
+    """Be somebody to a registry from now on. Says where that is kept. Raises Unauthorized.
+
+    Without a password it is asked for: what stands in a cell is saved with the notebook.
+    """
+    if password is None:
+        import getpass
+
+        password = getpass.getpass(f"password for {registry}: ")
+    if not username or not password:
+        raise UsageError("login needs a name and a password")
+    return engine().registry.login(registry, username, password)
+
+
+def logout(registry: str = "docker.io") -> bool:
+    """Forget who one is to a registry; False if nobody was logged in."""
+    return engine().registry.logout(registry)
+
+
+def df() -> Usage:
+    """What is on the disk, as docker-py calls it: `nb.system.df()`."""
+    return shown(engine().housekeeping.usage(), "work")
 
 
 # --- containers -----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbcontain.build.changed import changed
-from nbcontain.build.importer import imported_image
+from nbcontain.build.importer import Source, imported_image, told_of
 from nbcontain.errors import BadReference, ImageNotFound, StoreError
 from nbcontain.events import Emit, Notice, Progress, scope
 from nbcontain.oci.image import Descriptor, History, Image, ImageConfig, Platform, timestamp
@@ -33,7 +33,10 @@ _FROM_OURSELVES = ("HOSTNAME",)
 
 
 class Archives:
-    """What an engine writes to files and reads from them. "-" is standard output or input."""
+    """What an engine writes to files and reads from them: a path, "-" for standard output or input, or what is open.
+
+    What is written to is open as a file descriptor, and what is read from is anything with `readinto`.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -41,8 +44,9 @@ class Archives:
     # --- images ---
 
     def save(
-        self, names: Sequence[str], destination: str, *, directory: bool = False, platforms: Sequence[Platform] = ()
-    ) -> Task[tuple[Image, ...]]:
+        self, names: Sequence[str], destination: str | int, *, directory: bool = False,
+        platforms: Sequence[Platform] = (),
+    ) -> Task[tuple[Image, ...]]:  # fmt: skip
         """Write images to a file that docker, podman, skopeo and umoci read, or as an OCI layout into a directory.
 
         A repository without a tag stands for all its tags; of an index the images for these platforms are meant, or
@@ -59,7 +63,7 @@ class Archives:
                 blobs = self._engine.store.blobs
                 if directory:
                     try:
-                        write_directory(saved, blobs, Path(destination).absolute(), told)
+                        write_directory(saved, blobs, Path(str(destination)).absolute(), told)
                     except OSError as error:
                         raise StoreError(f"cannot write to {destination}", why=error.strerror or "") from error
                 else:
@@ -96,7 +100,7 @@ class Archives:
         index = next((found for each in names if (found := self._engine.store.images.index(each))), None)
         return Saved(image, names, index)
 
-    def load(self, source: str, platforms: Sequence[Platform] = ()) -> Task[tuple[Saved, ...]]:
+    def load(self, source: Source, platforms: Sequence[Platform] = ()) -> Task[tuple[Saved, ...]]:
         """Read the images of an archive of docker's or of an OCI layout, plain or compressed, file or directory.
 
         Of an index the images for these platforms, or all. They are verified, unpacked and named. Raises BadArchive,
@@ -105,7 +109,7 @@ class Archives:
 
         def body(emit: Emit) -> tuple[Saved, ...]:
             engine, images = self._engine, self._engine.store.images
-            with scope(emit, "load", f"load {source}"), engine.store.shared():
+            with scope(emit, "load", f"load {told_of(source)}"), engine.store.shared():
                 told = _Teller(emit, "load", None)
                 workshop = engine.workshop(emit)
                 with Early(workshop.stacks, told.strike) if workshop.can_run else nullcontext() as early:
@@ -135,7 +139,7 @@ class Archives:
         return Task("load", body)
 
     def import_image(
-        self, source: str, tag: str = "", *, changes: Sequence[str] = (), message: str = "",
+        self, source: Source, tag: str = "", *, changes: Sequence[str] = (), message: str = "",
         platform: Platform | None = None,
     ) -> Task[Image]:  # fmt: skip
         """Make an image of one layer out of a tar file, standard input (-), or a directory; for this machine unless
@@ -145,8 +149,8 @@ class Archives:
 
         def body(emit: Emit) -> Image:
             engine = self._engine
-            with scope(emit, "build", f"import {tag or source}"), engine.store.shared():
-                with scope(emit, "import", f"layer of {source}", "build"):
+            with scope(emit, "build", f"import {tag or told_of(source)}"), engine.store.shared():
+                with scope(emit, "import", f"layer of {told_of(source)}", "build"):
                     image = imported_image(source, engine.workshop(emit), "import")
                 history = tuple(replace(entry, comment=message or entry.comment) for entry in image.config.history)
                 config = replace(image.config, platform=platform or image.config.platform)
@@ -155,11 +159,11 @@ class Archives:
             engine.events.record("image", "import", str(image.id), {"name": tag or str(image.id)})
             return image
 
-        return Task(f"import {source}", body)
+        return Task(f"import {told_of(source)}", body)
 
     # --- containers ---
 
-    def export(self, container: Container, destination: str) -> Task[Container]:
+    def export(self, container: Container, destination: str | int) -> Task[Container]:
         """Write the file system of a container as one tar, as it is now."""
         engine = self._engine
 
@@ -294,7 +298,10 @@ class _Teller:
 
 
 @contextmanager
-def _opened(source: str) -> Iterator[Any]:
+def _opened(source: Source) -> Iterator[Any]:
+    if not isinstance(source, str):
+        yield source
+        return
     if source == "-":
         yield sys.stdin.buffer
         return

@@ -23,7 +23,7 @@ from nbcontain.host import Host, is_root, user
 from nbcontain.nouns import Noun
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
-from nbcontain.outcomes import RunResult
+from nbcontain.outcomes import RunResult, waited
 from nbcontain.profiles import ISOLATION, Profile, choose, ids_of, storage_driver
 from nbcontain.runtime.container import Container as Handle
 from nbcontain.settings import Settings
@@ -111,6 +111,8 @@ class Engine:
         self._zygote = zygote
         self._others: dict[str, Engine] = {}
         self.keeps = keeps
+        self.waits: Callable[[Task[Any], Any], Any] = lambda task, kind: waited(task)
+        """How a task that Python asked for is waited for; `kind` says under which card, where there are cards."""
         self.ordinary = self
         """The one that layers are unpacked by, also where `keeps` says that the user keeps its own id."""
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from nbcontain.errors import ContainerError, ContainerFailed, ContainerNotFound, NetworkError, NotRunning, UsageError
 from nbcontain.network.model import bracketed
@@ -210,15 +211,40 @@ class Container(Handle):
         """What it changed in its own layer: (A, C or D, path)."""
         return self.engine.diff(self)
 
-    def commit(self, name: str = "", *, changes: Sequence[str] = (), message: str = "", author: str = "",
-               pause: bool = False) -> Image:  # fmt: skip
-        """An image of what it is now, called that."""
-        from nbcontain.images import Image
-        from nbcontain.outcomes import waited
+    def commit(
+        self, name: str = "", tag: str | None = None, *, repository: str = "", changes: str | Sequence[str] = (),
+        message: str = "", author: str = "", pause: bool = False,
+    ) -> Image:  # fmt: skip
+        """An image of what it is now, called that: "team/app:1", or "team/app" and "1".
+
+        `repository` is docker-py's word for the name. `changes` are a Dockerfile's instructions for its config.
+        """
+        from nbcontain.images import Image, named
 
         self.require()
-        task = self.engine.archives.commit(self, name, changes=changes, message=message, author=author, pause=pause)
-        return Image.held(waited(task), self.engine)
+        lines = changes.splitlines() if isinstance(changes, str) else changes
+        task = self.engine.archives.commit(
+            self, named(name or repository, tag), changes=lines, message=message, author=author, pause=pause
+        )
+        return Image.held(self.engine.waits(task, "work"), self.engine)
+
+    @overload
+    def export(self, path: None = None, *, chunk_size: int = ...) -> Iterator[bytes]: ...
+    @overload
+    def export(self, path: str | PathLike[str], *, chunk_size: int = ...) -> Path: ...
+    def export(
+        self, path: str | PathLike[str] | None = None, *, chunk_size: int = 2 << 20
+    ) -> Iterator[bytes] | Path:  # fmt: skip
+        """Its file system as one tar: written to `path`, or without one its bytes in pieces."""
+        self.require()
+        archives = self.engine.archives
+        if path is None:
+            from nbcontain.store.pipes import pieces
+
+            return pieces(lambda sink: archives.export(self, sink), chunk_size)
+        target = Path(path).absolute()
+        self.engine.waits(archives.export(self, str(target)), "work")
+        return target
 
     # --- how to reach it ---
 

@@ -50,6 +50,10 @@ class Usage:
     volumes: tuple[tuple[Volume, int, int], ...] = ()
     """Volume, how many containers have it, and its bytes."""
 
+    def __repr__(self) -> str:
+        said = ", ".join(f"{each.total} {each.kind.lower()}" for each in self.shares)
+        return f"<Usage {self.size_bytes} bytes: {said}; {self.free_bytes} free>"
+
     @property
     def size_bytes(self) -> int:
         return sum(share.size_bytes for share in self.shares)

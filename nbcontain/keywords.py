@@ -18,8 +18,8 @@ T = TypeVar("T")
 
 _RENAMED = {
     "auto_remove": "remove", "buildargs": "build_args", "cpuset": "cpuset_cpus", "devices": "device",
-    "dns_opt": "dns_option", "extra_hosts": "add_hosts", "ipc_mode": "ipc", "mem_limit": "memory",
-    "mem_reservation": "memory_reservation", "memswap_limit": "memory_swap", "mounts": "mount",
+    "dns_opt": "dns_option", "enable_ipv6": "ipv6", "extra_hosts": "add_hosts", "ipc_mode": "ipc",
+    "mem_limit": "memory", "mem_reservation": "memory_reservation", "memswap_limit": "memory_swap", "mounts": "mount",
     "nano_cpus": "cpus", "network_mode": "network", "nocache": "no_cache", "pid_mode": "pid", "ports": "publish",
     "publish_all_ports": "publish_all", "restart_policy": "restart", "shmsize": "shm_size", "stdin_open": "interactive",
     "sysctls": "sysctl", "userns_mode": "userns", "uts_mode": "uts", "working_dir": "workdir",

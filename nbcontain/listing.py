@@ -1,31 +1,40 @@
-"""All images, containers, volumes or networks, in Python's hands: `nb.containers["web"]`, `nb.images.df`.
+"""All containers, volumes or networks, in Python's hands: `nb.containers["web"]`, `nb.volumes.df`.
 
-They are looked up anew whenever they are asked for.
+They are looked up anew whenever they are asked for. Verbs and their arguments have docker-py's names; `filters` are
+docker's, as docker-py has them, {"label": "team=data"}, or as a terminal does, ["label=team=data"].
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from nbcontain import api
 from nbcontain.display.table import Table
-from nbcontain.errors import NbcontainError
-from nbcontain.filters import texts_of
+from nbcontain.errors import NbcontainError, VolumeNotFound, did_you_mean
+from nbcontain.filters import NETWORKS, Filters, chosen_networks, texts_of
 from nbcontain.handles import Container
-from nbcontain.images import Image
 
 if TYPE_CHECKING:
+    import builtins
+
     from nbcontain.engine import Engine
+    from nbcontain.housekeeping import Pruned
     from nbcontain.network.model import Network
     from nbcontain.store.volumes import Volume
+    from nbcontain.volumes import Removed
 
 T = TypeVar("T")
+Asked = Mapping[str, Any] | Sequence[str] | None
+"""Filters, as somebody gave them."""
 
 
 class Listing(ABC, Generic[T]):
     """Things of an engine by name: a list of them, and a mapping."""
+
+    _elsewhere: Mapping[str, str] = {"ls": "list()", "rm": "remove(name)", "inspect": "get(name)"}
+    """What a terminal's verb is here, where it is called otherwise or is that of a single thing."""
 
     def __init__(self, engine: Callable[[], Engine]) -> None:
         self._engine = engine
@@ -48,6 +57,16 @@ class Listing(ABC, Generic[T]):
         """All of them as a table."""
 
     # --- what follows ---
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            # Asked for what there is not: by people, and by IPython for ways to be shown.
+            known = [each for each in dir(type(self)) if not each.startswith("_")]
+            instead = self._elsewhere.get(name, "")
+            hint = f"there is .{instead}" if instead else did_you_mean(name, known, shown=".{}".format)
+            kind = type(self).__name__
+            raise AttributeError(f"{kind!r} object has no attribute {name!r}{f': {hint}' if hint else ''}")
 
     def __iter__(self) -> Iterator[T]:
         return iter(self._all())
@@ -96,46 +115,41 @@ class Listing(ABC, Generic[T]):
 class Containers(Listing[Container]):
     """All containers, newest first, those that do not run too."""
 
+    _elsewhere = {
+        "ls": "list()", "ps": "list()", "rm": "get(name).remove()", "remove": "get(name).remove()",
+        "inspect": "get(name).to_dict()", "port": "get(name).ports", "cp": "get(name)[path]",
+        "stats": "get(name).stats",
+        **{verb: f"get(name).{verb}()" for verb in (
+            "commit", "diff", "exec", "export", "kill", "logs", "pause", "rename", "restart", "start", "stop", "top",
+            "unpause", "wait",
+        )},
+    }  # fmt: skip
+    run = staticmethod(api.run)
+    create = staticmethod(api.create)
+
     def _all(self) -> list[Container]:
         return self._engine().containers()
 
     def get(self, name: str) -> Container:
         return self._engine().container(name)
 
-    def list(self, *, all: bool = False, filters: Mapping[str, Any] | Sequence[str] = ()) -> list[Container]:
+    def list(self, *, all: bool = False, filters: Asked = None) -> list[Container]:
         """Those that run, or `all`; `filters` are docker's: {"status": "exited"}."""
-        asked = texts_of(filters)
+        asked = texts_of(filters or ())
         found = self._engine().containers(asked)
         asks_for_others = any(each.partition("=")[0] in ("status", "exited") for each in asked)
         return found if all or asks_for_others else [each for each in found if each.is_active]
+
+    def prune(self, filters: Asked = None) -> Pruned:
+        """Remove all that do not run; without asking."""
+        housekeeping = self._engine().housekeeping
+        return api.shown(housekeeping.prune(images=False, filters=texts_of(filters or ())), "work")
 
     @property
     def table(self) -> Table:
         from nbcontain.commands.containers import PsWords, container_ps
 
-        return _table(container_ps(self._engine(), PsWords(all=True)))
-
-
-class Images(Listing[Image]):
-    """All images, newest first; one with two names is there once."""
-
-    def _all(self) -> list[Image]:
-        engine = self._engine()
-        found = {image.digest: image for _, image in engine.images()}
-        return [Image.held(image, engine) for image in found.values()]
-
-    def get(self, name: str) -> Image:
-        engine = self._engine()
-        return Image.held(engine.image(name), engine)
-
-    def _names(self, each: Image) -> list[str]:
-        return [name.removesuffix(":latest") for name in each.tags]
-
-    @property
-    def table(self) -> Table:
-        from nbcontain.commands.images import ImageListWords, image_ls
-
-        return _table(image_ls(self._engine(), ImageListWords()))
+        return as_table(container_ps(self._engine(), PsWords(all=True)))
 
 
 class Volumes(Listing["Volume"]):
@@ -147,20 +161,32 @@ class Volumes(Listing["Volume"]):
     def get(self, name: str) -> Volume:
         return self._engine().volumes.get(name)
 
+    def list(self, filters: Asked = None) -> list[Volume]:
+        """All of them, or those that `filters` let pass."""
+        return self._engine().volumes.all(texts_of(filters or ()))
+
     def create(self, name: str = "", *, driver: str = "local", labels: Mapping[str, str] | None = None,
                driver_opts: Mapping[str, str] | None = None) -> Volume:  # fmt: skip
         """A volume of that name, which may be there already."""
         return self._engine().volumes.create(name, driver=driver, labels=labels, options=driver_opts)
 
-    def remove(self, name: str) -> None:
-        """Remove a volume with all its files. Raises VolumeNotFound, InUse."""
-        self._engine().volumes.remove(name)
+    def remove(self, name: str | Volume, force: bool = False) -> None:
+        """Remove a volume with all its files; forced, it may be gone already. Raises VolumeNotFound, InUse."""
+        try:
+            self._engine().volumes.remove(name if isinstance(name, str) else name.name)
+        except VolumeNotFound:
+            if not force:
+                raise
+
+    def prune(self, filters: Asked = None, *, all: bool = False) -> Removed:
+        """Remove those that no container has: the anonymous ones, or `all`; without asking."""
+        return self._engine().volumes.prune(all=all, filters=texts_of(filters or ()))
 
     @property
     def table(self) -> Table:
         from nbcontain.commands.volumes import ListWords, volume_ls
 
-        return _table(volume_ls(self._engine(), ListWords()))
+        return as_table(volume_ls(self._engine(), ListWords()))
 
 
 class Networks(Listing["Network"]):
@@ -180,23 +206,54 @@ class Networks(Listing["Network"]):
         words = keywords.options_of(CreateWords, "network create", {**options, "name": name})
         return self._engine().networks.create(words.request())
 
-    def remove(self, name: str) -> None:
+    def list(
+        self, names: Sequence[str] | None = None, ids: Sequence[str] | None = None, filters: Asked = None
+    ) -> builtins.list[Network]:
+        """All of them, or those whose names have one of these in them, with such ids, that `filters` let pass."""
+        engine, asked = self._engine(), texts_of(filters or ())
+        asked += [*(f"name={each}" for each in names or ()), *(f"id={each}" for each in ids or ())]
+        return chosen_networks(engine, engine.networks.all(), Filters.parse(asked, NETWORKS))
+
+    def remove(self, name: str | Network) -> None:
         """Remove a network. Raises NetworkNotFound, NetworkInUse."""
-        self._engine().networks.remove(name)
+        self._engine().networks.remove(name if isinstance(name, str) else name.id)
+
+    def prune(self, filters: Asked = None) -> builtins.list[str]:
+        """Remove those that no container is on, without asking; gives their names."""
+        return self._engine().networks.prune(texts_of(filters or ()))
+
+    def connect(
+        self, network: str | Network, container: str | Container, *, aliases: Sequence[str] = (),
+        ipv4_address: str = "", ipv6_address: str = "",
+    ) -> None:  # fmt: skip
+        """Put a container on a further network. Raises NetworkError and its kin, UsageError."""
+        from nbcontain.commands.networks import ConnectWords
+
+        name = network if isinstance(network, str) else network.id
+        words = ConnectWords(network=name, container="", alias=tuple(aliases), ip=ipv4_address, ip6=ipv6_address)
+        self._engine().networks.connect(name, self._container(container), words.attachment())
+
+    def disconnect(self, network: str | Network, container: str | Container, *, force: bool = False) -> None:
+        """Take a container off a network. Raises NetworkError and its kin."""
+        name = network if isinstance(network, str) else network.id
+        self._engine().networks.disconnect(name, self._container(container), force=force)
+
+    def _container(self, container: str | Container) -> Container:
+        return self._engine().container(container) if isinstance(container, str) else container
 
     @property
     def table(self) -> Table:
         from nbcontain.commands.networks import ListWords, network_ls
 
-        return _table(network_ls(self._engine(), ListWords()))
+        return as_table(network_ls(self._engine(), ListWords()))
 
 
-def _table(found: object) -> Table:
+def as_table(found: object) -> Table:
+    """What a command on all of them gave."""
     assert isinstance(found, Table)
     return found
 
 
 containers = Containers(api.engine)
-images = Images(api.engine)
 networks = Networks(api.engine)
 volumes = Volumes(api.engine)

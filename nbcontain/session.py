@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nbcontain import configurable
 from nbcontain.commands import overview, parse_words
 from nbcontain.display import formatters, live, looking
-from nbcontain.display.present import BRIEF, beginning, is_attended, mode, present, present_async
+from nbcontain.display.present import BRIEF, beginning, is_attended, mode, present, present_async, shown
 from nbcontain.display.surface import Place
 from nbcontain.display.values import Begun, Board, InProgress, Interactive, Live, Log, Verdict
 from nbcontain.docker_words import KNOWN_FLAGS
@@ -69,6 +69,7 @@ class Session:
                 from nbcontain.engine import Engine
 
                 self._engine = Engine(environ=self.environ)
+                self._engine.waits = lambda task, kind: shown(task, kind, self.mode)
             return self._engine
 
     def _configured(self) -> None:

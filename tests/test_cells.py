@@ -314,6 +314,25 @@ def test_what_a_magic_gives_is_what_python_has_in_its_hands(notebook: Notebook, 
     assert nb.engine() is notebook.engine
 
 
+def test_what_python_asks_for_has_the_card_that_a_magic_has(
+    notebook: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = nb.images["box"].save(tmp_path / "box.tar")
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(notebook.shell.nbcontain.session, "mode", "html")  # type: ignore[attr-defined]
+    nb.images.import_image(path, "cards")
+    assert "imported cards" in capsys.readouterr().out
+    nb.images.remove("cards")
+
+
+def test_a_tree_of_files_is_drawn_as_the_magic_draws_it(
+    notebook: Notebook, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notebook.run("import nbcontain as nb\nnb.images['box'].tree()")
+    assert "busybox" in capsys.readouterr().out
+    assert repr(nb.images["box"].tree("/bin")).endswith(" /bin>")
+
+
 @pytest.mark.parametrize(
     ("line", "choices"),
     [

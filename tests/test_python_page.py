@@ -14,6 +14,7 @@ import nbcontain as nb
 import needs
 from images import BUSYBOX
 from nbcontain import api
+from nbcontain.listing import Listing
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "python.md"
 
@@ -30,3 +31,23 @@ def test_the_blocks_of_the_page_run(busybox_context: Path, monkeypatch: pytest.M
             for block in blocks:
                 pool.submit(exec, compile(block, str(PAGE), "exec"), names).result()
         assert engine.containers() == []
+
+
+def test_the_table_of_verbs_names_what_there_is() -> None:
+    rows = re.findall(r"^\| (`%.*?) \| (`nbcontain .*?) \| (.*) \|$", PAGE.read_text(), re.MULTILINE)
+    assert len(rows) >= 30
+    roots = {"nb": nb, "image": nb.Image, "container": nb.Container}
+    for _, _, python in rows:
+        named = re.findall(r"`(nb|image|container)((?:\.\w+)*)", python)
+        assert named, python
+        for root, path in named:
+            follow(roots[root], path)
+
+
+def follow(found: Any, path: str) -> None:
+    """What a dotted path leads to; of a property no further."""
+    for name in filter(None, path.split(".")):
+        if isinstance(found, property):
+            return
+        assert hasattr(type(found) if isinstance(found, Listing) else found, name), f"{found}.{name}"
+        found = getattr(type(found) if isinstance(found, Listing) else found, name)

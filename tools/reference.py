@@ -125,10 +125,12 @@ def _python() -> str:
 
 def _described(name: str, value: object) -> str:
     head = f"## {name}\n\n" + _signature(f"nb.{name}", value) + _doc(value)
-    if not inspect.isclass(value):
+    # Of `nb.images` and the like, what its type has.
+    kind = value if inspect.isclass(value) else type(value)
+    if not kind.__module__.startswith("nbcontain"):
         return head
     members = []
-    for each, member in sorted(inspect.getmembers(value)):
+    for each, member in sorted(inspect.getmembers(kind)):
         if each.startswith("_") or not _doc(member):
             continue
         if inspect.isfunction(member):

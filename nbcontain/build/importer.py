@@ -21,15 +21,22 @@ from nbcontain.values import replace
 
 _PROGRESS_BYTES = 8 << 20
 Write = Callable[[bytes | memoryview], None]
+Source = str | Readable
+"""A path, - for standard input, or what is open already."""
 
 
-def imported_image(source: str, workshop: Workshop, task: str) -> Image:
+def told_of(source: Source) -> str:
+    """What to call it."""
+    return source if isinstance(source, str) else "an open file"
+
+
+def imported_image(source: Source, workshop: Workshop, task: str) -> Image:
     """An image of one layer: a tar file, - for standard input, or a directory.
 
     Raises BadArchive for what is no whole tar, StoreError for what cannot be read; the store is then as before.
     """
-    path = Path(source)
-    if source != "-" and path.is_dir():
+    path = Path(told_of(source))
+    if isinstance(source, str) and source != "-" and path.is_dir():
         return _stored(
             workshop,
             task,
@@ -39,7 +46,7 @@ def imported_image(source: str, workshop: Workshop, task: str) -> Image:
     with _opened(source) as stream:
 
         def copy(write: Write) -> None:
-            inside, is_empty = uncompressed(cast(Readable, stream)), True
+            inside, is_empty = uncompressed(stream), True
             while chunk := inside.chunk():
                 write(chunk)
                 is_empty = False
@@ -99,11 +106,14 @@ def _stored(
 
 
 @contextmanager
-def _opened(source: str) -> Iterator[BinaryIO]:
-    """The file, or standard input."""
+def _opened(source: Source) -> Iterator[Readable]:
+    """The file, or standard input; what is open stays so."""
+    if not isinstance(source, str):
+        yield source
+        return
     try:
         raw = cast(BinaryIO, sys.stdin.buffer) if source == "-" else open(source, "rb")  # noqa: SIM115
     except OSError as error:
         raise StoreError(f"cannot read {source}", why=os.strerror(error.errno or 0)) from error
     with raw:
-        yield raw
+        yield cast(Readable, raw)

@@ -13,7 +13,6 @@ from nbcontain.commands.rows import (
     container_counts,
     history_rows,
     image_row,
-    steps,
     unique_bytes,
 )
 from nbcontain.commands.table import Names, command, docker_line, existence, of_each
@@ -229,7 +228,7 @@ def image_history(engine: Engine, words: HistoryWords) -> object:
     if words.quiet:
         return Lines(tuple(str(row["ID"]) for row in history_rows(image, full=words.no_trunc, human=True)))
     drawn = []
-    for entry, layer in steps(image):
+    for entry, layer in image.steps:
         text = entry.created_by or entry.comment
         drawn.append((
             layer.descriptor.digest.short if layer else "",

@@ -165,16 +165,20 @@ class ConnectWords:
     ip6: str = option("--ip6", help="a certain IPv6 address", metavar="ADDRESS")
     mac_address: str = option("--mac-address", help="a certain MAC", metavar="MAC")
 
+    def attachment(self) -> Attachment:
+        """What is asked for. Raises UsageError."""
+        return Attachment(
+            self.network,
+            docker.address_of(self.ip, 4, "--ip") if self.ip else "",
+            docker.address_of(self.ip6, 6, "--ip6") if self.ip6 else "",
+            docker.mac_address(self.mac_address) if self.mac_address else "",
+            tuple(map(docker.checked_alias, self.alias)),
+        )
+
 
 @command("network", "connect", "put a container on a further network", ConnectWords)
 def network_connect(engine: Engine, words: ConnectWords) -> InProgress[Lines]:
-    asked = Attachment(
-        words.network,
-        docker.address_of(words.ip, 4, "--ip") if words.ip else "",
-        docker.address_of(words.ip6, 6, "--ip6") if words.ip6 else "",
-        docker.mac_address(words.mac_address) if words.mac_address else "",
-        tuple(map(docker.checked_alias, words.alias)),
-    )
+    asked = words.attachment()
 
     def act() -> Lines:
         engine.networks.connect(words.network, engine.container(words.container), asked)

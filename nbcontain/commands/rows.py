@@ -10,7 +10,7 @@ from nbcontain.display.formats import lasting, shortened, since, size_shown, tim
 from nbcontain.display.template_functions import Method
 from nbcontain.filters import moment
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import History, Image, Layer
+from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.bundle import State
 from nbcontain.runtime.container import Container
@@ -120,7 +120,7 @@ def condition(container: Container) -> str:
 def history_rows(image: Image, *, full: bool, human: bool) -> list[Row]:
     """The lines of `history`, newest first. Only the newest is an image: that is the whole."""
     rows: list[Row] = []
-    for number, (entry, layer) in enumerate(reversed(steps(image))):
+    for number, (entry, layer) in enumerate(reversed(image.steps)):
         size_bytes = layer.descriptor.size if layer else 0
         by = entry.created_by.replace("\t", " ")
         rows.append({
@@ -132,15 +132,6 @@ def history_rows(image: Image, *, full: bool, human: bool) -> list[Row]:
             "Comment": entry.comment,
         })  # fmt: skip
     return rows
-
-
-def steps(image: Image) -> list[tuple[History, Layer | None]]:
-    """The history of an image with the layer of each entry, oldest first; layers without an entry come last."""
-    layers = list(image.layers)
-    found: list[tuple[History, Layer | None]] = []
-    for entry in image.config.history:
-        found.append((entry, None if entry.empty_layer or not layers else layers.pop(0)))
-    return [*found, *((History(), layer) for layer in layers)]
 
 
 def _rfc3339(created: str) -> str:

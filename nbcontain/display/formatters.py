@@ -16,6 +16,7 @@ from nbcontain.display.values import Document, Verdict
 from nbcontain.display.words import ago, command_line, size
 
 if TYPE_CHECKING:
+    from nbcontain.anatomy import TreeAt
     from nbcontain.oci.image import Image
     from nbcontain.runtime.container import Container
 
@@ -47,6 +48,12 @@ def register(
         if not drawn(result):
             display({"text/plain": str(result)})
 
+    def show_tree(tree: TreeAt) -> None:
+        from nbcontain.display.filetree import FileTree
+
+        drawn_tree = FileTree(tree)
+        display({"text/plain": drawn_tree.text(), "text/html": drawn_tree.html()})
+
     if mode == "plain":
         own.pop(Watched, None)
     else:
@@ -55,6 +62,7 @@ def register(
         ("nbcontain.runtime.container", "Container", show_live),
         ("nbcontain.oci.image", "Image", show_image),
         ("nbcontain.outcomes", "RunResult", show_result),
+        ("nbcontain.anatomy", "TreeAt", show_tree),
     ):
         _register_by_name(own, module, name, shower)
     for module, name, show_it in (
@@ -95,10 +103,8 @@ def _verdict_text(verdict: Verdict) -> str:
 def image_table(image: Image) -> Table:
     """What there is to know of an image at a glance: its config, then its layers."""
     config = image.config
-    layers = iter(image.layers)
     rows = []
-    for entry in config.history:
-        layer = None if entry.empty_layer else next(layers, None)
+    for entry, layer in image.steps:
         amount = layer.descriptor.size if layer else 0
         rows.append((layer.descriptor.digest.short if layer else "", entry.created_by or entry.comment, amount, amount))
     runs = command_line((*(config.entrypoint or ()), *(config.cmd or ())))

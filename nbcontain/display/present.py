@@ -22,6 +22,7 @@ from nbcontain.display.values import Kind
 from nbcontain.display.view import View, fold, update
 from nbcontain.errors import Cancelled, Interrupted, NbcontainError, UsageError
 from nbcontain.events import Finished, Outcome, Output, Record
+from nbcontain.outcomes import waited
 from nbcontain.task import Task
 
 T = TypeVar("T")
@@ -99,6 +100,11 @@ def beginning(place: Place | None, begins: tuple[str, str] | None) -> Iterator[N
 def is_attended(ip: object) -> bool:
     """Whether somebody could answer a question: what runs notebooks by itself says with each cell that nobody can."""
     return bool(getattr(getattr(ip, "kernel", None), "_allow_stdin", True))
+
+
+def shown(task: Task[T], kind: Kind, mode: Mode) -> T:
+    """Wait for what Python asked for: under its card, or in silence where there are none."""
+    return waited(task) if mode == "plain" else present(task, kind, mode=mode)
 
 
 def present(

@@ -164,6 +164,15 @@ class Image:
         return tuple(map(Layer, self.manifest.layers, self.config.diff_ids))
 
     @property
+    def steps(self) -> list[tuple[History, Layer | None]]:
+        """Its history with the layer of each entry, oldest first; layers without an entry come last."""
+        layers = list(map(Layer, self.manifest.layers, self.config.diff_ids))
+        found: list[tuple[History, Layer | None]] = []
+        for entry in self.config.history:
+            found.append((entry, None if entry.empty_layer or not layers else layers.pop(0)))
+        return [*found, *((History(), layer) for layer in layers)]
+
+    @property
     def chain_id(self) -> ChainID | None:
         """Names the snapshot of all its layers; None for scratch."""
         return self.config.chain_id

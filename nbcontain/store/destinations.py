@@ -22,11 +22,17 @@ _MODE = 0o644
 
 
 @contextmanager
-def opened(destination: Path | str, *, hint: str = "-o FILE says where it goes") -> Iterator[Callable[[bytes], None]]:
-    """What writes to a file, or for "-" to standard output unless that is a terminal.
+def opened(
+    destination: Path | str | int, *, hint: str = "-o FILE says where it goes"
+) -> Iterator[Callable[[bytes], None]]:
+    """What writes to a file, to what is open by that descriptor, or for "-" to standard output unless that is a
+    terminal.
 
     Raises StoreError, DiskFull, DiskFailed; UsageError with `hint` for a terminal.
     """
+    if isinstance(destination, int):
+        yield lambda data: files.write(destination, data)
+        return
     if destination == STDOUT:
         with _standard_output(hint) as write:
             yield write

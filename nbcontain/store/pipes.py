@@ -6,9 +6,11 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, TypeVar
+
+from nbcontain.task import Task
 
 _READ_BYTES = 1 << 20
 _PIPE_BYTES = 1 << 20
@@ -63,6 +65,28 @@ def alongside(work: Callable[[], _Given], read: Callable[[], object]) -> _Given:
         raise failure
     assert not isinstance(answer, BaseException)
     return answer
+
+
+def pieces(begin: Callable[[int], Task[Any]], size_bytes: int) -> Iterator[bytes]:
+    """What a task writes to the pipe that `begin` is given, in pieces of this size.
+
+    It begins when the first is asked for, and is cancelled when nobody asks any more. Raises what it raised.
+    """
+    source, sink = _pipe()
+    with open(source, "rb") as reader:
+        try:
+            task = begin(sink)
+        except BaseException:
+            os.close(sink)
+            raise
+        task.on_done(lambda: os.close(sink))
+        try:
+            while piece := reader.read(size_bytes):
+                yield piece
+        finally:
+            # Of one that has ended this is nothing. Who writes on meets a pipe that nobody reads.
+            task.cancel()
+        task.result()
 
 
 def poured(write: Callable[[bytes], object]) -> Callable[[int], None]:

@@ -24,8 +24,8 @@ FLOORS = (
     {"display"},
     {"cells", "commands", "compose_cells", "completion", "draw", "lessons", "terminal", "variables"},
     {
-        "aio", "api", "configurable", "listing", "magic_help", "magics", "pool", "session", "shim", "__main__",
-        "oci_runtime", "provisioner", "relay", "warming", "websockets",
+        "aio", "api", "configurable", "image_list", "listing", "magic_help", "magics", "pool", "session", "shim",
+        "system", "__main__", "oci_runtime", "provisioner", "relay", "warming", "websockets",
     },
 )  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}

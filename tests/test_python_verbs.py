@@ -19,6 +19,7 @@ import needs
 from images import BUSYBOX
 from nbcontain import api
 from nbcontain.errors import BadArchive, ImageNotFound, InUse, StoreError, Unauthorized, UsageError, VolumeNotFound
+from nbcontain.oci.image import Platform
 from nbcontain.oci.reference import Reference
 
 sys.path.insert(0, str(Path(__file__).parent / "registry"))
@@ -135,6 +136,19 @@ def test_an_image_is_saved_without_names_or_with_one_of_them(image: nb.Image) ->
     assert nb.images.load(one)[0].tags == ["app:1"]
     with pytest.raises(UsageError, match="box is no name of this image"):
         image.save(named="box")
+
+
+def test_of_a_name_for_several_platforms_the_image_alone_is_saved(image: nb.Image, registry: Registry) -> None:
+    other, blobs = image_of(b"elsewhere", platform=Platform("linux", "s390x"))
+    registry.add("team/other", "1", other, blobs)
+    nb.manifests.create("both:1", ["app:1", f"{registry.host}/team/other:1"])
+    nb.images.remove("app:1")
+    nb.images.remove("team/app:2")
+    held = nb.images.get("both:1")
+    assert held == image and held.tags == ["both:1"]
+    data = b"".join(held.save())
+    nb.manifests.remove("both:1")
+    assert nb.images.load(data) == [image] and nb.images.get("both:1") == image
 
 
 @pytest.mark.parametrize("how", ["path", "text", "file", "bytes", "pieces", "stream", "directory"])

@@ -32,6 +32,8 @@ from nbcontain.errors import (
     Unavailable,
     UsageError,
 )
+from nbcontain.handles import Container as Handle
+from nbcontain.listing import Networks
 from nbcontain.network import tunnels
 from nbcontain.network.records import place
 from nbcontain.networks import NetworkRequest
@@ -554,6 +556,23 @@ def test_the_verbs(machine: Machine, lan: Lan) -> None:
     ):  # fmt: skip
         with pytest.raises(Exception, match=told):
             do(*words)
+
+
+def test_python_has_docker_pys_verbs_for_networks(machine: Machine) -> None:
+    networks = Networks(lambda: machine.engine)
+    made = networks.create("lab", subnet="10.88.9.0/24", labels={"a": "b"}, enable_ipv6=False)
+    assert networks.list(names=["lab"]) == networks.list(filters={"label": "a=b"}) == [made]
+    web = machine.start(WAIT, name="web", network="bridge")
+    assert isinstance(web, Handle)
+    networks.connect(made, web, aliases=["db"], ipv4_address="10.88.9.77")
+    assert web.attrs["NetworkSettings"]["Networks"]["lab"]["IPAddress"] == "10.88.9.77"
+    assert networks.prune() == []
+    networks.disconnect("lab", "web")
+    assert "lab" not in web.attrs["NetworkSettings"]["Networks"]
+    networks.connect("lab", "web")
+    networks.disconnect(made, web, force=True)
+    assert networks.prune(filters={"label": "c"}) == [] and networks.prune() == ["lab"]
+    networks.remove(networks.create("other"))
 
 
 def test_two_stores_do_not_touch_each_others(machine: Machine, lan: Lan, tmp_path: Path) -> None:

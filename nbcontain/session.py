@@ -166,7 +166,7 @@ class Session:
             self._configured()
         match value:
             case Log():
-                return InProgress(_log_task(value), "exec")
+                return InProgress(value.task(), "exec")
             case Interactive(elsewhere=None, is_raw=True) if self._has_terminals():
                 return InProgress(Task(words[0], lambda emit: _begun(value, words, emit)), "work")
             case Interactive(elsewhere=None):
@@ -439,13 +439,3 @@ def _drawn(live: Live) -> Iterator[None]:
         else:
             handle.update(shown)
         yield
-
-
-def _log_task(log: Log) -> Task[None]:
-    def body(emit: Any) -> None:
-        for record in log.records:
-            emit(record.event)
-
-    task = Task(log.name, body)
-    task.on_cancel(log.stop)
-    return task

@@ -197,3 +197,14 @@ class Log:
     """No more is wanted: it soon ends, though the container says nothing."""
     name: str = "logs"
     """What is followed."""
+
+    def task(self) -> Task[None]:
+        """Which reads it, and may be cancelled."""
+
+        def body(emit: Emit) -> None:
+            for record in self.records:
+                emit(record.event)
+
+        task = Task(self.name, body)
+        task.on_cancel(self.stop)
+        return task

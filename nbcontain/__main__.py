@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -84,6 +85,13 @@ def _status(words: list[str]) -> int:
         # Whoever read us has gone (head, a closed pager): not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+            raise
+        # Of the store's own files DiskFull and DiskFailed tell.
+        print(f"nbcontain: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     finally:
         gc.enable()
 
@@ -95,11 +103,13 @@ def _run(words: list[str], zygote: Zygote | None) -> int:
 
     # Its words are English, as ours are: to look for others takes a module, and the disk for each of them.
     argparse._ = str  # type: ignore[attr-defined]
+    if len(words) > 1 and words[0] == "help":
+        words = [*words[1:], "--help"]
     if not words or words[0] in ("--help", "-h", "help"):
         print("nbcontain: a container engine without a daemon\n\nusage: nbcontain COMMAND [OPTIONS]\n")
         print(overview())
         return 0
-    if words[0] == "--version":
+    if words[0] in ("--version", "-v"):
         words = ["version"]
     command, options = parse_words("", words)
     from nbcontain.draw import draw

@@ -108,7 +108,8 @@ KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
     "": {
         "search": "no registry is searched by words; %image search-tags NAME lists the tags of one",
         **dict.fromkeys(("swarm", "service", "node", "stack"), "there is one machine here"),
-        "plugin": "there are no plugins", "trust": _TRUST, "context": _NO_DAEMON,
+        "plugin": "there are no plugins", "trust": _TRUST,
+        "context": "there is no daemon to choose; NBCONTAIN_ROOT names another store",
     },
 }  # fmt: skip
 """docker's verbs that are not here, by group ("" is the terminal's first word), each with what to tell."""

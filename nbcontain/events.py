@@ -28,6 +28,10 @@ BUILD: TaskId = "build"
 """The task that all steps of a build have as parent."""
 
 
+NEW_STEP = "the step is new"
+"""Why a step runs that had no counterpart in the last build."""
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
     """Something began. `name` is for people: "RUN pip install flask", "web"."""

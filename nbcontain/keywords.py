@@ -64,7 +64,7 @@ def _short(verb: str) -> str:
 def _unknown(name: str, verb: str, known: Mapping[str, Field[Any]]) -> UsageError:
     flag = f"--{name.replace('_', '-')}"
     if reason := KNOWN_FLAGS.get(verb, {}).get(flag):
-        return UsageError(f"{_short(verb)}: docker's {flag} is not here yet", why=reason)
+        return UsageError(f"{_short(verb)}: docker's {flag} is not here", why=reason)
     hint = did_you_mean(name, known, f"%{verb} --help lists the flags, which are keywords too", "{}=".format)
     return UsageError(f"{_short(verb)}: there is no keyword {name!r}", hint=hint)
 

@@ -166,13 +166,16 @@ def _add(group: Any, each: Field[Any]) -> None:
         how = _how(str(each.type), meta)
         group.add_argument(*meta["flags"], dest=each.name, help=_percent(meta["help"]), **how)
     elif "positional" in meta:
-        group.add_argument(
+        added = group.add_argument(
             each.name,
             help=_percent(meta["help"]),
             nargs=meta["nargs"],
             metavar=meta["metavar"] or each.name.upper(),
             default=None if meta["nargs"] in (None, "+") else each.default,
         )
+        if meta["nargs"] == REST:
+            # Of no words, too; argparse names it among what is missing.
+            added.required = False
 
 
 def _percent(text: str) -> str:
@@ -260,13 +263,16 @@ def _explained(
     error: UsageError, parser: argparse.ArgumentParser, words: Sequence[str], known: Mapping[str, str]
 ) -> UsageError:
     own = set(parser._option_string_actions)
+    if any(word.startswith(("$(", "`")) for word in words):
+        hint = "ids = %container ps -aq   and then   {ids}, a word for each"
+        return UsageError(error.message, why="no shell reads this line, and so nothing puts $(…) in", hint=hint)
     for word in words:
         flag = word.partition("=")[0]
         if not flag.startswith("-") or flag in own:
             continue
         if flag in known:
             return UsageError(
-                f"{parser.prog}: docker's {flag} is not here yet",
+                f"{parser.prog}: docker's {flag} is not here",
                 why=known[flag],
                 hint=f"{parser.prog} --help shows what is",
             )

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from nbcontain import configurable
-from nbcontain.commands import overview, parse_words
+from nbcontain.commands import parse_words, told
 from nbcontain.display import formatters, live, looking
 from nbcontain.display.present import BRIEF, beginning, is_attended, mode, present, present_async, shown
 from nbcontain.display.surface import Place
@@ -149,7 +149,7 @@ class Session:
         group = magic if magic in GROUP_MAGICS else "nbcontain"
         try:
             if not words:
-                raise HelpAsked(overview("" if group == "nbcontain" else group) + "\n")
+                raise HelpAsked(told("" if group == "nbcontain" else group, f"%{group}"))
             command, options = parse_words(group, words)
         except HelpAsked as asked:
             print(asked, end="")

@@ -1,8 +1,8 @@
 """The notebook's variables, as command lines name them.
 
-`{name}` becomes that variable's text, in this one word; for `cp` it is the variable itself, unless that is a path.
-`{{` and `}}` are left alone, as docker's formats have them, and so are `$name` and `${name}`, which are the shell's
-inside. A name that there is not is an error, not a text.
+`{name}` becomes that variable's text, in this one word; of a list, where it stands alone, a word each. For `cp` it is
+the variable itself, unless that is a path. `{{` and `}}` are left alone, as docker's formats have them, and so are
+`$name` and `${name}`, which are the shell's inside. A name that there is not is an error, not a text.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from os import PathLike
 from typing import Any
 
 from nbcontain.commands import split
+from nbcontain.display.values import Lines
 from nbcontain.errors import UsageError, did_you_mean
 from nbcontain.exchange import FileNames
 
@@ -34,8 +35,20 @@ class Variables(FileNames):
         for word in split(line):
             names_object = word.partition("=")[0] in _OF_OBJECTS or (found and found[-1] in _OF_OBJECTS)
             names_object = names_object or (found[:1] == ["cp"] and self._is_object(word))
-            found.append(word if names_object else self.text(word))
+            if not names_object and (several := self._several(word)) is not None:
+                found += several
+            else:
+                found.append(word if names_object else self.text(word))
         return found
+
+    def _several(self, word: str) -> list[str] | None:
+        """The words of {NAME} that stands alone for a list, as of ids that `ps -q` gave; None for another word."""
+        match = _BRACES.fullmatch(word)
+        if match is None or match[1] is None:
+            return None
+        value = self._value(match[1])
+        value = value.lines if isinstance(value, Lines) else value
+        return [str(each) for each in value] if isinstance(value, list | tuple) else None
 
     def _is_object(self, word: str) -> bool:
         """Whether this is {NAME} of something that is no path: what `cp` copies for what it is, or a name to come."""

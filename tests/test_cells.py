@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,11 @@ import pytest
 import nbcontain as nb
 import notebooks
 import places
+from nbcontain.commands import parse_words, split
+from nbcontain.display.values import Lines
 from nbcontain.errors import CommandNotFound, ContainerError, ContainerFailed, Unavailable, UsageError
+from nbcontain.options import HelpAsked
+from nbcontain.store.volumes import checked_name
 from nbcontain.variables import Variables
 from notebooks import Notebook
 
@@ -370,3 +375,52 @@ def test_what_is_the_shells_inside_is_left_alone() -> None:
     with pytest.raises(UsageError) as caught:
         Variables({}).words("run box echo {x}")
     assert "${x} and {{x}} are left as they stand" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('sh -c "echo \\$i \\`x\\` \\" \\n"', ["sh", "-c", 'echo $i `x` " \\n']),
+        ("sh -c 'echo \\$i'", ["sh", "-c", "echo \\$i"]),
+        ("echo \\$i 'it''s' \\'", ["echo", "$i", "its", "'"]),
+        ('"a\\\\$b" "c', None),
+    ],
+)
+def test_quotes_are_a_shells(line: str, words: list[str] | None) -> None:
+    if words is None:
+        with pytest.raises(UsageError, match="cannot read"):
+            split(line)
+    else:
+        said = subprocess.run(["sh", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True).stdout
+        assert split(line) == words == said.split("\0")[:-1]
+
+
+def test_a_list_that_stands_alone_is_a_word_each() -> None:
+    known = {"ids": Lines(("a", "b")), "none": Lines(()), "names": ["c d", 7], "text": "x y"}
+    line = "rm -f {ids} {none} {names} {text} n{ids}"
+    assert Variables(known).words(line) == ["rm", "-f", "a", "b", "c d", "7", "x y", "na\nb"]
+
+
+def test_a_shells_words_that_nobody_reads_here_are_explained() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_words("container", ["rm", "-f", "$(%container", "ps", "-aq)"])
+    assert "{ids}" in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        checked_name("$PWD")
+    assert "-v .:/work" in caught.value.hint
+
+
+def test_help_is_a_word_too() -> None:
+    for words, text in ((["help"], "usage: container COMMAND"), (["help", "run"], "usage: container run")):
+        with pytest.raises(HelpAsked) as asked:
+            parse_words("container", words)
+        assert text in str(asked.value)
+
+
+def test_another_groups_command_is_told_by_its_name_and_only_where_it_is_that() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_words("container", ["images"])
+    assert caught.value.hint == "did you mean image ls?"
+    with pytest.raises(UsageError) as caught:
+        parse_words("image", ["bogus"])
+    assert "compose" not in caught.value.hint

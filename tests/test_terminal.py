@@ -299,3 +299,21 @@ def test_what_cannot_be_said_at_the_end_is_told() -> None:
         done = ended("", "--help", stdout=full)
     assert done.returncode != 0
     assert b"No space left on device" in done.stderr
+
+
+def test_a_full_standard_output_is_one_line(nbcontain: Nbcontain, root: Path) -> None:
+    env = {**os.environ, "NBCONTAIN_ROOT": str(root)}
+    for words in (["images"], ["version"], ["save", "box"]):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([sys.executable, "-m", "nbcontain", *words], env=env, stdout=full,
+                                  stderr=subprocess.PIPE, text=True, timeout=60, check=False)  # fmt: skip
+        assert done.returncode == 1 and "Traceback" not in done.stderr and "No space left" in done.stderr
+
+
+def test_docker_s_word_for_the_version_is_one(nbcontain: Nbcontain) -> None:
+    assert nbcontain("-v").stdout == nbcontain("version").stdout
+
+
+def test_a_line_for_a_shell_is_told_apart_from_a_program(nbcontain: Nbcontain) -> None:
+    done = nbcontain("run", "--rm", "box", "echo hi && ls")
+    assert done.returncode == 127 and "sh -c 'LINE'" in done.stderr

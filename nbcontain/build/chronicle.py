@@ -16,6 +16,7 @@ from nbcontain.build.patterns import Ignore
 from nbcontain.build.recipe import Recipe, counterparts, difference, recipe_of
 from nbcontain.build.walk import Entry, Walk, opened_file
 from nbcontain.errors import NbcontainError
+from nbcontain.events import NEW_STEP
 from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import ImageConfig
@@ -97,7 +98,7 @@ class Chronicle:
         with self._lock:
             if not self._earlier():
                 return ""
-            said = asked or self._reason(vertex) or "its result was removed"
+            said = asked or self._reason(vertex) or self._end_before(vertex)
             self._said[self._numbers[vertex]] = said
             return said
 
@@ -117,13 +118,26 @@ class Chronicle:
             number = self._numbers[vertex]
             was = self._places.get(number)
             if was is None:
-                self._reasons[vertex] = "the step is new"
+                self._reasons[vertex] = NEW_STEP
             elif isinstance(vertex.operation, Base):
                 self._reasons[vertex] = self._other_base(was, vertex.operation)
             else:
                 now = self._recipe(vertex, number, self._files(vertex, Context.select))
                 self._reasons[vertex] = difference(was, now, lambda: self._below(vertex, was))
         return self._reasons[vertex]
+
+    def _end_before(self, vertex: Vertex) -> str:
+        """What became of the step in the last build, which was the same."""
+        was = self._places.get(self._numbers[vertex])
+        states = self._record.states if self._record is not None else ()
+        outcome = next((state.outcome for state in states if was is not None and state.number == was.number), "")
+        match outcome:
+            case "done" | "cached":
+                return "its result was removed"
+            case "":
+                return "the last build did not come so far"
+            case _:
+                return "it did not succeed the last time"
 
     def _other_base(self, was: Recipe, base: Base) -> str:
         now = base.image.digest if base.image else None

@@ -30,10 +30,13 @@ class Context:
     """
 
     def __init__(
-        self, root: Path, cache: ContentCache | None = None, *, ignore: Ignore | None = None, dockerfile: str = ""
-    ) -> None:
+        self, root: Path, cache: ContentCache | None = None, *, ignore: Ignore | None = None, dockerfile: str = "",
+        called: str = "",
+    ) -> None:  # fmt: skip
+        """`called` is what people know it by who have never heard of its directory."""
         # What is known of it is known by this name, from wherever it is built.
         self.root = root.absolute()
+        self._called = called or str(self.root)
         self.cache = cache or ContentCache()
         self._ignore = ignore
         self._selected: dict[Wanted, list[Entry]] = {}
@@ -118,13 +121,13 @@ class Context:
             )  # fmt: skip
         link = walk.entry(path, "")
         if link is not None and link.kind == "symlink":
-            why = f"it is a symlink to {link.link}, and there is no such file in the context {self.root}"
+            why = f"it is a symlink to {link.link}, and there is no such file in the context, {self._called}"
             return BuildError(f"no {path} in the build context", why=why, hint="COPY sees nothing outside the context.")
         parent, _, name = path.rpartition("/")
         directory = walk.resolve(parent or ".")
         names = [each for each in walk.names(directory) if each != name] if directory is not None else []
         hint = did_you_mean(name, names, ANOTHER_CONTEXT, lambda near: os.path.join(parent, near))
-        why = f"the context is {self.root}" if walk.names(".") else "nothing is in it"
+        why = f"the context is {self._called}" if walk.names(".") else "nothing is in it"
         return BuildError(f"no {path} in the build context", why=why, hint=hint)
 
 

@@ -26,6 +26,8 @@ from nbcontain.values import dataclass, field, replace
 
 DockerfileSource = str | Inside | RemoteFile
 """The text of a Dockerfile, or where it is."""
+_NAMED = 8
+"""So many files are named in an error."""
 _HEAD_BYTES = 1024
 
 
@@ -90,7 +92,7 @@ def opened(
             if is_plain and path:
                 path = CONTEXT_FILE
             cache = contents if isinstance(context, Path) and is_directory(context) else ContentCache()
-            directories[""] = Context(root, cache, ignore=given, dockerfile=path)
+            directories[""] = Context(root, cache, ignore=given, dockerfile=path, called=_called(context))
         match dockerfile:
             case str():
                 text = dockerfile
@@ -109,8 +111,17 @@ def opened(
                 case _:
                     is_own = isinstance(source, Path) and is_directory(source)
                     root, _ = opening.root(source, name, unpack=False)
-                    directories[name] = Context(root, contents if is_own else ContentCache())
+                    directories[name] = Context(root, contents if is_own else ContentCache(), called=_called(source))
         yield Inputs(text, directories, images, opening.origins)
+
+
+def _called(source: Source) -> str:
+    """What is in memory, for people: its directory is nobody's, and gone afterwards."""
+    if not isinstance(source, Mapping):
+        return ""
+    names = sorted(map(str, source))
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"what is in memory: {', '.join(names[:_NAMED])}{rest}"
 
 
 def _text(path: str, context: Context | None, otherwise: str | None) -> str:

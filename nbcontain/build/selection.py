@@ -11,7 +11,7 @@ from nbcontain.values import dataclass, replace
 
 Missing = Callable[[Walk, str], BuildError]
 """The error for a source that is not there."""
-ANOTHER_CONTEXT = "The directory is the last word of nbcontain build, or a cell's --context DIR."
+ANOTHER_CONTEXT = "The directory is the last word of nbcontain build, or a cell's --context DIR, as in --context ."
 """What to try where the files of a build lie elsewhere."""
 
 

@@ -6,6 +6,6 @@ of its group, and its words to `index.py` (`python tools/command_index.py`), so 
 imports that module alone.
 """
 
-from nbcontain.commands.table import Command, commands, overview, parse_words, split
+from nbcontain.commands.table import Command, commands, overview, parse_words, split, told
 
-__all__ = ["Command", "commands", "overview", "parse_words", "split"]
+__all__ = ["Command", "commands", "overview", "parse_words", "split", "told"]

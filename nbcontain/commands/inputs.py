@@ -89,7 +89,8 @@ def _local(directory: Path, file: str) -> BuildInputs:
         text = _read(path)
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"cannot read the Dockerfile {path}", why=why, hint=hint) from error
+        shown = path if file else f"of {directory.absolute()}"
+        raise UsageError(f"cannot read the Dockerfile {shown}", why=why, hint=hint) from error
     own = Path(f"{path}.dockerignore")
     try:
         ignore = own.read_text(encoding="utf-8", errors="surrogateescape") if own.is_file() else None

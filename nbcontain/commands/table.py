@@ -121,9 +121,11 @@ def parse_words(group: str, words: Sequence[str]) -> tuple[Command, Any]:
         group = ""
     if group == "compose":
         words = _behind(words)
+    if words[:1] == ["help"] and find(group, "help") is None:
+        words = [*words[1:], "--help"]
     if not words or words[0].startswith("-"):
         if words and words[0] in ("--help", "-h"):
-            raise HelpAsked(overview(group) + "\n")
+            raise HelpAsked(told(group, prog))
         if words:
             raise UsageError(f"{prog}: {words[0]} comes before a command", hint=f"{prog} --help")
         raise UsageError(f"{prog}: which command?", why=overview(group), hint=f"{prog} COMMAND --help")
@@ -132,10 +134,12 @@ def parse_words(group: str, words: Sequence[str]) -> tuple[Command, Any]:
         reason = KNOWN_VERBS.get(group, {}).get(words[0]) or KNOWN_VERBS["container" if not group else ""].get(words[0])
         if reason:
             raise UsageError(
-                f"{prog}: docker's {words[0]} is not here yet", why=reason, hint=f"{prog} --help lists the commands"
+                f"{prog}: docker's {words[0]} is not here", why=reason, hint=f"{prog} --help lists the commands"
             )
-        known = _spellings(group)
-        hint = did_you_mean(words[0], known, f"{prog} --help lists the commands", known.__getitem__)
+        own, others = _spellings(group)
+        otherwise = f"did you mean {others[words[0]]}?" if words[0] in others else f"{prog} --help lists the commands"
+        near = {} if words[0] in others else own
+        hint = did_you_mean(words[0], near, otherwise, own.__getitem__)
         raise UsageError(f"{prog}: there is no command {words[0]!r}", hint=hint)
     options: Any = parse(
         found.options, f"{prog} {words[0]}", found.help, words[1:], KNOWN_FLAGS.get(f"{found.group} {found.name}", {})
@@ -162,24 +166,27 @@ def _behind(words: Sequence[str]) -> list[str]:
     return [*rest[:1], *moved, *rest[1:]]
 
 
-def _spellings(group: str) -> dict[str, str]:
-    """Every name of a command, and how it is written where `group` is; for the terminal's first word the groups too."""
-    found: dict[str, str] = {} if group else {name: name for name in GROUPS}
-    # The group's own names come before others' that are called the same.
-    for each in sorted(commands(), key=lambda each: each.group != group):
+def _spellings(group: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Every name of a command, and how it is written where `group` is: its own, and those of other groups.
+
+    For the terminal's first word the groups, too.
+    """
+    own: dict[str, str] = {} if group else {name: name for name in GROUPS}
+    others: dict[str, str] = {}
+    for each in commands():
         is_plain = each.group in (group, "nbcontain")
         for name in (each.name, *each.aliases):
-            found.setdefault(name, name if is_plain else f"{each.group} {name}")
+            (own if is_plain else others).setdefault(name, name if is_plain else f"{each.group} {each.name}")
         if not group:
-            found.update((name, name) for name in each.top)
-    return found
+            own.update((name, name) for name in each.top)
+    return own, {name: text for name, text in others.items() if name not in own}
 
 
 def overview(group: str = "") -> str:
     """A line a command: the help of a group, or of the terminal's first word."""
     import textwrap
 
-    rows = [(each.name, each.help) for each in commands() if each.group == (group or "nbcontain")]
+    rows = sorted((each.name, each.help) for each in commands() if each.group == (group or "nbcontain"))
     if group:
         return _columns(rows)
     shorts = {word: each.help for each in commands() for word in each.top}
@@ -192,6 +199,11 @@ def overview(group: str = "") -> str:
     texts = [f"{title}\n{_columns(part, width, indent=2)}" for title, part in parts.items()]
     others = textwrap.fill(" ".join(sorted(shorts)), 80, initial_indent="  ", subsequent_indent="  ")
     return "\n\n".join([*texts, f"docker's other short words\n{others}"])
+
+
+def told(group: str, prog: str) -> str:
+    """What --help of a group prints."""
+    return f"usage: {prog} COMMAND [OPTIONS]\n\n{overview(group)}\n\n{prog} COMMAND --help tells more.\n"
 
 
 def _columns(rows: Sequence[tuple[str, str]], width: int = 0, indent: int = 0) -> str:
@@ -234,11 +246,26 @@ def existence(find: Callable[[], object]) -> Verdict:
     return Verdict(Lines(()), 0)
 
 
+def _without_escapes(line: str) -> str:
+    """Without the backslash before $ and ` in double quotes, which a shell takes away, and shlex does not."""
+    found, quote, rest = [], "", iter(line)
+    for character in rest:
+        if character == "\\" and quote != "'":
+            following = next(rest, "")
+            found.append(following if quote and following and following in "$`" else character + following)
+            continue
+        if character in "'\"" and quote in ("", character):
+            quote = "" if quote else character
+        found.append(character)
+    return "".join(found)
+
+
 def split(line: str) -> list[str]:
     """A magic's line as words, by the shell's rules for quotes and comments. Raises UsageError for an open quote."""
     import shlex
     from io import StringIO
 
+    line = _without_escapes(line)
     lexer = shlex.shlex(rest := StringIO(line), posix=True)
     lexer.whitespace_split, lexer.commenters = True, ""
     words: list[str] = []

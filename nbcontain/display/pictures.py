@@ -320,7 +320,7 @@ def _step_row(depth: int, step: TaskView, now: float) -> str:
 
 def _said(step: TaskView) -> list[str]:
     """Why a step was not taken from the cache, and its notices."""
-    return [*([one_line(f"runs again: {step.why}")] if step.why else []), *_notices(step)]
+    return [*([one_line(words.reason(step.why))] if step.why else []), *_notices(step)]
 
 
 def _progress_text(task: TaskView, now: float | None = None) -> str:

@@ -100,7 +100,7 @@ def _of_step(task: TaskView, record: Record, fresh: tuple[Line, ...]) -> list[st
     output = [f"{max(0.0, since):.3f} {line.text}" for line in fresh]
     match record.event:
         case Started(why=why) if why:
-            return [f"runs again: {visible(why)}"]
+            return [words.reason(visible(why))]
         case Started(waiting=False):
             return []
         case Output() if fresh:

@@ -6,6 +6,8 @@ import time
 from bisect import bisect
 from collections.abc import Sequence
 
+from nbcontain.events import NEW_STEP
+
 _UNITS = (
     (1, "second"), (60, "minute"), (3600, "hour"), (86400, "day"), (7 * 86400, "week"), (30 * 86400, "month"),
     (365 * 86400, "year"),
@@ -61,6 +63,11 @@ def ago(when: str | float | None, now: float | None = None) -> str:
 def count(number: int, noun: str, plural: str = "") -> str:
     """ "1 step", "12 480 lines": groups of three, plural by s unless it is given."""
     return f"{number:,}".replace(",", " ") + f" {noun if number == 1 else plural or noun + 's'}"
+
+
+def reason(why: str) -> str:
+    """Why a step runs, where there was a build before."""
+    return f"runs: {why}" if why == NEW_STEP else f"runs again: {why}"
 
 
 def bar(value: float, maximum: float, width: int = 8) -> str:

@@ -172,4 +172,5 @@ def _root(dockerfile: ast.Dockerfile) -> Iterator[Remark]:
         stage = stages.get(name) if name not in seen else None
         seen.add(name)
     if program:
-        yield HINTS["RootAtEnd"].found(program.span, hint="RUN useradd app, and USER app before it.")
+        hint = "USER before it, with a name that the image has, or a number: USER 1000. RUN useradd makes one."
+        yield HINTS["RootAtEnd"].found(program.span, hint=hint)

@@ -300,7 +300,8 @@ def environment_of(options: RunOptions | ExecOptions, environ: Mapping[str, str]
         try:
             text = Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read --env-file {name}", why=str(error)) from error
+            why = getattr(error, "strerror", None) or str(error)
+            raise UsageError(f"cannot read --env-file {name}", why=why, hint="a file of NAME=VALUE lines") from error
         lines = (line.lstrip() for line in text.splitlines())
         entries += [line for line in lines if line and not line.startswith("#")]
     for entry in (*entries, *options.environment):

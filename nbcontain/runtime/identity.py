@@ -35,7 +35,7 @@ def resolve(words: str, passwd: str, group: str, more_groups: str = "") -> Ident
             f"there is no user {who!r} in the image",
             path="/etc/passwd",
             why="/etc/passwd does not list it",
-            hint="A number needs no entry (1000); RUN useradd, or adduser -D, makes one.",
+            hint="A number needs no entry (1000); in a Dockerfile, RUN useradd or adduser -D makes one.",
         )
     uid = int(row[2]) if row else int(who)
     gid = int(row[3]) if row else 0

@@ -235,7 +235,10 @@ def _find(args: tuple[str, ...], path: str) -> str:
     if unusable:
         raise CommandNotExecutable(f"{name} cannot be executed", path=name, why=unusable)
     where = "" if "/" in name else f"not in PATH={path}"
-    raise CommandNotFound(f"there is no command {name} in the container", errno=errno.ENOENT, path=name, why=where)
+    raise CommandNotFound(
+        f"there is no command {name} in the container", errno=errno.ENOENT, path=name, why=where,
+        hint="a line for a shell is said by:  sh -c 'LINE'" if " " in name else "",
+    )  # fmt: skip
 
 
 def execute(program: Program, process: Process) -> NoReturn:

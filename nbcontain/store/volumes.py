@@ -72,8 +72,14 @@ def checked_name(name: str) -> str:
     raise UsageError(
         f"{name!r} is no name for a volume",
         why="letters, digits and _ . - are allowed, and the first one is a letter or digit",
-        hint=f"a directory of this machine: ./{name}" if "/" in name else "as in pgdata, or web-cache.1",
+        hint=_meant(name),
     )
+
+
+def _meant(name: str) -> str:
+    if "$" in name or "`" in name:
+        return "no shell reads this line: . is the directory that it runs in, as in -v .:/work"
+    return f"a directory of this machine: ./{name}" if "/" in name else "as in pgdata, or web-cache.1"
 
 
 def checked_options(options: Mapping[str, str]) -> dict[str, str]:

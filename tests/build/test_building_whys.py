@@ -142,6 +142,20 @@ def test_a_result_that_was_pruned_is_said_to_be_gone(engine: Engine, context: Pa
     assert whys(build(engine, TEXT, context))["RUN echo $VERSION > /v"] == "its result was removed"
 
 
+def test_a_step_that_failed_has_left_no_result_to_be_removed(engine: Engine, context: Path) -> None:
+    text = "FROM busybox\nRUN exit 3\nRUN echo b > /b\n"
+    build(engine, text, context)
+    assert whys(build(engine, text, context)) == {"RUN exit 3": "it did not succeed the last time"}
+    assert whys(build(engine, text.replace("exit 3", "exit 0"), context))["RUN echo b > /b"] != "its result was removed"
+
+
+def test_what_is_in_memory_is_called_by_what_is_in_it(engine: Engine, busybox_image: str) -> None:
+    task = engine.build("FROM busybox\nCOPY data /\n", BuildOptions(), context={"extra.txt": "x"})
+    with pytest.raises(BuildError) as caught:
+        task.result()
+    assert caught.value.why == "the context is what is in memory: extra.txt" and "--context ." in caught.value.hint
+
+
 def test_a_stage_can_be_kept_from_the_cache(engine: Engine, context: Path) -> None:
     text = "FROM busybox AS one\nRUN echo 1 > /1\nFROM busybox AS two\nRUN echo 2 > /2\nCOPY --from=one /1 /1"
     build(engine, text, context)

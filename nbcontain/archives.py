@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbcontain.build.changed import changed
 from nbcontain.build.importer import Source, imported_image, told_of
-from nbcontain.errors import BadReference, ImageNotFound, StoreError
+from nbcontain.errors import BadArchive, BadReference, ImageNotFound, StoreError
 from nbcontain.events import Emit, Notice, Progress, scope
 from nbcontain.oci.image import Descriptor, History, Image, ImageConfig, Platform, timestamp
 from nbcontain.oci.indexes import entry_of, index_of
@@ -22,6 +22,7 @@ from nbcontain.store import destinations
 from nbcontain.store.archive_reader import read_archive
 from nbcontain.store.archive_writer import Saved, layers_of, write_archive, write_directory
 from nbcontain.store.early import Early
+from nbcontain.store.gc import sweep
 from nbcontain.task import Task
 from nbcontain.values import replace
 
@@ -115,7 +116,8 @@ class Archives:
                 with Early(workshop.stacks, told.strike) if workshop.can_run else nullcontext() as early:
                     with _opened(source) as stream:
                         choose = partial(_chosen, platforms)
-                        loaded = read_archive(stream, engine.store.blobs, choose, told, early=early)
+                        with _about(source, "save writes what load reads; import reads a file system's archive"):
+                            loaded = read_archive(stream, engine.store.blobs, choose, told, early=early)
                     _require(loaded, platforms)
                     # Here, while the last layers are still being unpacked.
                     for each in loaded:
@@ -134,6 +136,7 @@ class Archives:
                             images.put_index(each.index, name)
                     shown = [name.familiar for name in each.names] or [str(each.image.id)]
                     engine.events.record("image", "load", str(each.image.id), {"name": shown[0]})
+                sweep(engine.store)
             return loaded
 
         return Task("load", body)
@@ -150,7 +153,8 @@ class Archives:
         def body(emit: Emit) -> Image:
             engine = self._engine
             with scope(emit, "build", f"import {tag or told_of(source)}"), engine.store.shared():
-                with scope(emit, "import", f"layer of {told_of(source)}", "build"):
+                about = _about(source, "import reads a tar of a file system, plain or compressed")
+                with scope(emit, "import", f"layer of {told_of(source)}", "build"), about:
                     image = imported_image(source, engine.workshop(emit), "import")
                 history = tuple(replace(entry, comment=message or entry.comment) for entry in image.config.history)
                 config = replace(image.config, platform=platform or image.config.platform)
@@ -247,6 +251,16 @@ def _chosen(wanted: Sequence[Platform], entries: Sequence[Descriptor], name: str
     if wanted:
         return [choose(entries, platform, name) for platform in wanted]
     return [each for each in entries if each.platform is None or each.platform.os != "unknown"]
+
+
+@contextmanager
+def _about(source: Source, hint: str) -> Iterator[None]:
+    """What is wrong with an archive says which one, and what is read here."""
+    try:
+        yield
+    except BadArchive as error:
+        name = f"{source}: " if isinstance(source, str) and source != "-" else ""
+        raise BadArchive(f"{name}{error.message}", why=error.why, hint=error.hint or hint) from error
 
 
 def _require(loaded: Sequence[Saved], wanted: Sequence[Platform]) -> None:

@@ -32,6 +32,7 @@ from nbcontain.errors import (
     DockerfileError,
     NbcontainError,
     NoSuchPlatform,
+    StoreError,
     UsageError,
 )
 from nbcontain.oci import codec
@@ -438,8 +439,55 @@ def test_a_layout_with_links_to_elsewhere_is_refused(engine: Engine, archives: A
     layer = tmp_path / "out/blobs/sha256" / image.layers[0].descriptor.digest.hex
     layer.unlink()
     layer.symlink_to("/etc/passwd")
-    with pytest.raises(BadArchive, match="cannot be read"):
+    forget(engine)
+    with pytest.raises(BadArchive, match="not in the archive"):
         archives.load(str(tmp_path / "out")).result()
+    assert list(engine.store.blobs.walk()) == []
+
+
+def test_docker_s_archive_may_be_unpacked_with_its_links(archives: Archives, tmp_path: Path) -> None:
+    files = docker_archive(LAYER, ["one:1"])
+    for name, data in files.items():
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        assert isinstance(data, bytes)
+        (tmp_path / "out" / name).write_bytes(data)
+    entries = json.loads(files["manifest.json"])
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps([entries[0] | {"Layers": ["def/layer.tar"]}]))
+    (tmp_path / "out" / "def").mkdir()
+    (tmp_path / "out" / "def" / "layer.tar").symlink_to("../abc/layer.tar")
+    [saved] = archives.load(str(tmp_path / "out")).result()
+    assert saved.names == (Reference.parse("one:1"),)
+
+
+@pytest.mark.parametrize("with_version", [True, False])
+def test_a_directory_of_skopeo_s_own_is_loaded(
+    engine: Engine, archives: Archives, tmp_path: Path, with_version: bool
+) -> None:
+    image, blobs = image_of(b"one", b"two")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_bytes(image.raw_manifest)
+    if with_version:
+        (tmp_path / "out" / "version").write_text("Directory Transport Version: 1.1\n")
+    for digest, data in blobs.items():
+        (tmp_path / "out" / digest.hex).write_bytes(data)
+    if not with_version:
+        with pytest.raises(NbcontainError):
+            archives.load(str(tmp_path / "out")).result()
+        return
+    [saved] = archives.load(str(tmp_path / "out")).result()
+    assert (saved.image.digest, saved.names) == (image.digest, ())
+    assert engine.image(str(image.id)).digest == image.digest
+
+
+def test_what_skopeo_copies_into_a_directory_is_loaded(engine: Engine, archives: Archives, tmp_path: Path) -> None:
+    skopeo = needs.program("skopeo", "skopeo")
+    image = add(engine, "one:1", b"x", b"y")
+    archives.save(("one:1",), str(tmp_path / "layout"), directory=True).result()
+    command = [skopeo, "--insecure-policy", "copy", "-q", f"oci:{tmp_path}/layout:1", f"dir:{tmp_path}/out"]
+    subprocess.run(command, check=True)
+    forget(engine)
+    [saved] = archives.load(str(tmp_path / "out")).result()
+    assert saved.image.digest == image.digest
 
 
 def test_an_archive_that_is_cut_off_is_refused(engine: Engine, archives: Archives, tmp_path: Path) -> None:
@@ -637,3 +685,31 @@ def test_indexes_that_name_each_other_a_thousand_times_are_read_once(archives: A
     [loaded] = load(archives, tmp_path, packed(files))
     assert loaded.image.digest == image.digest
     assert time.monotonic() - before < 20
+
+
+def test_what_a_killed_process_left_goes_with_the_next_that_succeeds(
+    engine: Engine, archives: Archives, tmp_path: Path
+) -> None:
+    left = engine.layout.tmp / ".tmp-0123456789abcdef"
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(b"x" * 1000)
+    load(archives, tmp_path, packed(docker_archive(LAYER, ["it:1"])))
+    assert not left.exists() and engine.soundness.look().is_clean
+
+
+def test_what_is_no_archive_says_which_file_and_what_to_do(archives: Archives, tmp_path: Path) -> None:
+    (tmp_path / "it.txt").write_text("some text\n" * 5)
+    for attempt in (archives.load(str(tmp_path / "it.txt")), archives.import_image(str(tmp_path / "it.txt"), "it")):
+        with pytest.raises(BadArchive, match="it.txt: ") as caught:
+            attempt.result()
+        assert "import reads" in caught.value.hint
+
+
+def test_a_store_that_lost_its_list_of_images_says_what_makes_it_anew(engine: Engine) -> None:
+    add(engine, "it:1", b"x")
+    engine.layout.index.unlink()
+    with pytest.raises(StoreError, match="list of images is gone") as caught:
+        engine.images()
+    assert "system check --repair" in caught.value.hint
+    engine.soundness.look(fix=True)
+    assert engine.images()

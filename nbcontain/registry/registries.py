@@ -31,6 +31,7 @@ from nbcontain.registry.policies import policy_of
 from nbcontain.registry.pull import Kept, Pull
 from nbcontain.registry.push import Push
 from nbcontain.registry.wire import Wire
+from nbcontain.store.gc import sweep
 from nbcontain.store.stacks import Stacks
 from nbcontain.task import Task
 from nbcontain.values import dataclass, field, replace
@@ -185,6 +186,7 @@ class Registries:
                 ).image(reference, platform),
             )  # fmt: skip
             emit(Notice(task, f"digest: {named.digest}"))
+            sweep(stacks.store)
         stacks.store.tell("image", "pull", reference.familiar, {"name": reference.familiar_repository})
         return image
 

@@ -8,22 +8,20 @@ members, as texts: no path of it ever meets a file system.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
-from io import RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference, StoreError
+from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference
 from nbcontain.oci import codec
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import CONFIG, INDEX, LAYER_TAR_GZIP, REF_NAME, Descriptor, Image, Manifest
 from nbcontain.oci.indexes import ImageIndex, entry_of, index_from, index_of
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT, load
-from nbcontain.store import tar
+from nbcontain.store import archive_directory, tar
 from nbcontain.store.archive_writer import CONTAINERD_NAME, Saved, blob_path
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.compression import uncompressed
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 _CONTENTS = ("manifest.json", "index.json", "oci-layout", "repositories")
 _DOCUMENTS_BYTES = 128 << 20
 _BLOBS = 2000
-_PIECE_BYTES = 256 << 10
 _EARLY_BYTES = 256 << 10
 """A smaller layer is unpacked in no time when its turn comes."""
 _DEPTH = 3
@@ -76,7 +73,7 @@ def read_archive(
     as before. With `wanted`, of an OCI layout, there may be none.
     """
     with ExitStack() as stack:
-        members = _members_of_directory(source) if isinstance(source, Path) else _members_of_tar(source)
+        members = archive_directory.members(source) if isinstance(source, Path) else _members_of_tar(source)
         intake = _Intake(blobs, stack, told, early)
         for name, size, link, body in members:
             intake.take(name, size, link, body)
@@ -101,38 +98,6 @@ def _members_of_tar(stream: tar.Readable) -> Iterator[tuple[str, int, str, _Body
             yield name, entry.size, "", reader
         # A device, or a pipe, is of no image: docker passes it over, too. In a file system's archive there may be some.
     reader.finish()
-
-
-def _members_of_directory(root: Path) -> Iterator[tuple[str, int, str, _Body]]:
-    if not (root / "index.json").exists() and not (root / "manifest.json").exists():
-        raise StoreError(f"{root} holds no images", why="it has neither index.json nor manifest.json")
-    for directory, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
-            path = os.path.join(directory, name)
-            shown = os.path.relpath(path, root)
-            try:
-                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            except OSError as error:
-                raise BadArchive(f"{shown!r} cannot be read", why=error.strerror or "") from error
-            with os.fdopen(fd, "rb", buffering=0) as file:
-                status = os.fstat(fd)
-                if not stat.S_ISREG(status.st_mode):
-                    raise BadArchive(f"{shown!r} is no file")
-                yield shown, status.st_size, "", _File(file)
-
-
-class _File:
-    """A member of a directory."""
-
-    def __init__(self, file: RawIOBase) -> None:
-        self._file = file
-
-    def chunk(self) -> bytes:
-        return self._file.read(_PIECE_BYTES) or b""
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        return self._file.readinto(buffer) or 0
 
 
 class _Intake:
@@ -312,7 +277,13 @@ class _Intake:
     def _docker_entries(self) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
         if "manifest.json" not in self.documents:
             return
-        listed = b'{"images":' + self.documents["manifest.json"] + b"}"
+        raw = self.documents["manifest.json"]
+        if raw.lstrip()[:1] != b"[":
+            raise BadDocument(
+                "manifest.json is no list of images", why="it is neither docker's, nor beside an index.json",
+                hint="skopeo copy dir:PATH oci:PATH:TAG makes an OCI layout",
+            )  # fmt: skip
+        listed = b'{"images":' + raw + b"}"
         for entry in load(listed, "manifest.json").objects("images", required=True):
             yield entry.text("Config", required=True), entry.texts("RepoTags") or (), entry.texts("Layers") or ()
 

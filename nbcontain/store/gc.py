@@ -107,11 +107,21 @@ def collect(
                 store.blobs.remove(digest)
                 blobs += 1
         freed += ingest.sweep(store.layout)
-        for directory in (store.layout.tmp, store.layout.cache, store.layout.oci, store.layout.root):
-            for path in files.sweep(directory):
-                freed += size_on_disk(path)
-                store.overlays.remove_tree(path)
+        freed += sweep(store)
         return Collected(dropped, blobs, removed, actives, records, freed)
+
+
+def sweep(store: Store) -> int:
+    """Remove what a process left that was killed while it made something; the bytes that it held.
+
+    At any time: what somebody makes is locked.
+    """
+    freed = 0
+    for directory in (store.layout.tmp, store.layout.cache, store.layout.oci, store.layout.root):
+        for path in files.sweep(directory):
+            freed += size_on_disk(path)
+            store.overlays.remove_tree(path)
+    return freed
 
 
 def _sweep_actives(store: Store, containers: Collection[str]) -> tuple[int, int]:

@@ -317,7 +317,13 @@ class Images:
 
     def _now(self) -> Listed:
         """What index.json says. It is read each time, and parsed if it is not what it was."""
-        data = files.read(self._layout.index, INDEX_LIMIT)
+        try:
+            data = files.read(self._layout.index, INDEX_LIMIT)
+        except FileNotFoundError as error:
+            raise StoreError(
+                "the store's list of images is gone", why=f"there is no {self._layout.index}",
+                hint="%nbcontain system check --repair makes it anew",
+            ) from error  # fmt: skip
         state = self._state
         if state.data != data:
             self._state = state = Listed(data)

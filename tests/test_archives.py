@@ -691,7 +691,7 @@ def test_what_a_killed_process_left_goes_with_the_next_that_succeeds(
     engine: Engine, archives: Archives, tmp_path: Path
 ) -> None:
     left = engine.layout.tmp / ".tmp-0123456789abcdef"
-    left.parent.mkdir(exist_ok=True)
+    left.parent.mkdir(0o700, exist_ok=True)
     left.write_bytes(b"x" * 1000)
     load(archives, tmp_path, packed(docker_archive(LAYER, ["it:1"])))
     assert not left.exists() and engine.soundness.look().is_clean

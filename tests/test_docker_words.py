@@ -62,3 +62,10 @@ def test_no_name_means_two_commands() -> None:
     tops = [word for each in commands() for word in each.top]
     assert sorted(set(names)) == sorted(names)
     assert sorted(set(tops)) == sorted(tops)
+
+
+def test_buildx_is_what_its_commands_are() -> None:
+    for words, name in (("buildx build -t x .", "build"), ("buildx prune -f", "prune"), ("buildx du", "du")):
+        assert parse_words("", words.split())[0].name == name
+    with pytest.raises(UsageError, match="no command 'bake'"):
+        parse_words("", ["buildx", "bake"])

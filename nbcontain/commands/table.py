@@ -115,6 +115,10 @@ def find(group: str, word: str) -> Command | None:
 def parse_words(group: str, words: Sequence[str]) -> tuple[Command, Any]:
     """The command and its options that these words mean. Raises UsageError, and HelpAsked for --help."""
     prog = group or "nbcontain"
+    if group in ("", "nbcontain") and words[:1] == ["buildx"] and len(words) > 1:
+        # docker's plug-in, whose name every tutorial writes: its commands are these.
+        words = [_OF_BUILDX.get(words[1], words[1]), *words[2:]]
+        words = ["builder", *words] if words[0] in ("prune", "du") else words
     if group in ("", "nbcontain") and words and words[0] in GROUPS:
         group, prog, words = words[0], f"nbcontain {words[0]}", words[1:]
     if group == "nbcontain":
@@ -147,6 +151,7 @@ def parse_words(group: str, words: Sequence[str]) -> tuple[Command, Any]:
     return found, options
 
 
+_OF_BUILDX = {"b": "build"}
 _COMMENT = re.compile(r"\s*#")
 _BEFORE = {"-f": "--file", "-p": "--project-name"}
 _ALSO_BEFORE = ("--file", "--project-name", "--project-directory", "--profile", "--env-file")

@@ -85,7 +85,8 @@ def volume_ls(engine: Engine, words: ListWords) -> object:
         for each in found
     ]  # fmt: skip
     unused = sum(each.name not in uses for each in found)
-    footer = count(len(found), "volume") + (f" · {unused} unused  (%volume prune)" if unused else "")
+    # Without -a prune takes only those that nobody has named.
+    footer = count(len(found), "volume") + (f" · {unused} unused  (%volume prune -a)" if unused else "")
     line = "" if words.size else docker_line("volume ls", words)  # docker's lists no sizes
     return Watched(columns, rows, footer, "volumes", command=line,
                    again=lambda: cast(Watched, volume_ls(engine, words)), kinds=("volume", "container"))  # fmt: skip

@@ -6,11 +6,20 @@ import http.client
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from nbcontain.errors import BadAnswer, BadDocument, ManifestUnknown, RegistryError, Unauthorized
+from nbcontain.errors import (
+    BadAnswer,
+    BadDigest,
+    BadDocument,
+    DigestMismatch,
+    ManifestUnknown,
+    RegistryError,
+    Unauthorized,
+)  # fmt: skip
 from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import INDEX, MANIFEST, Descriptor
@@ -75,29 +84,20 @@ class RegistryClient:
         self.request("GET", "/v2/", ()).read(_ANSWER_LIMIT)
 
     def manifest(self, repository: str, which: str) -> tuple[Descriptor, bytes]:
-        """end-2: a manifest or index by tag or digest, verified. Raises ManifestUnknown, BadAnswer."""
+        """end-2: a manifest or index by tag or digest, verified. Raises ManifestUnknown, BadAnswer.
+
+        Its descriptor has the digest by which it is known here, SHA-256, whatever it was asked for by.
+        """
         repository = self._there(repository)
         response, data = self._document(
             f"/v2/{repository}/manifests/{which}", _pulling(repository), {"Accept": ACCEPT}
         )
         media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
-        digest = Digest.of(data)
-        for promised in (which if ":" in which else "", response.headers.get("Docker-Content-Digest", "")):
-            if promised.startswith("sha256:") and promised != str(digest):
-                raise BadAnswer(
-                    f"the manifest of {repository}:{which} is altered", why=f"expected {promised}, got {digest}"
-                )
-        return Descriptor(media_type or MANIFEST, digest, len(data)), data
-
-    def head_manifest(self, repository: str, which: str) -> Digest | None:
-        """end-2: the digest that a tag points at; None if there is none."""
-        repository = self._there(repository)
-        response = self.request(
-            "HEAD", f"/v2/{repository}/manifests/{which}", _pulling(repository), {"Accept": ACCEPT}, ok=(200, 404)
-        )
-        response.read(0)
-        text = response.headers.get("Docker-Content-Digest", "")
-        return Digest.parse(text) if response.status == 200 and text else None
+        # By whatever algorithm somebody named it: one that is passed over would be a name that nobody keeps to.
+        asked = [Digest.parse(which)] if ":" in which else []
+        name = f"{repository}{'@' if asked else ':'}{which}"
+        _verify(data, asked + _digests_said(response), f"the manifest of {name} is altered")
+        return Descriptor(media_type or MANIFEST, Digest.of(data), len(data)), data
 
     def blob(self, repository: str, digest: Digest, start: int = 0) -> Response:
         """end-3: a blob's bytes from `start` on: 206, or 200 with all, or 416. Not verified."""
@@ -121,10 +121,8 @@ class RegistryClient:
             ok=(201, 200, 202),
         )  # fmt: skip
         response.read(_ANSWER_LIMIT)
-        said, ours = response.headers.get("Docker-Content-Digest", ""), Digest.of(raw)
-        if said.startswith("sha256:") and said != str(ours):
-            raise BadAnswer(f"the registry stored something else as {repository}:{which}", why=f"{said}, not {ours}")
-        return ours
+        _verify(raw, _digests_said(response), f"the registry stored something else as {repository}:{which}")
+        return Digest.of(raw)
 
     def tags(self, repository: str, limit: int = 0, last: str = "") -> list[str]:
         """end-8: the tags of a repository, all pages of it, at most `limit` if that is not 0."""
@@ -403,6 +401,21 @@ class RegistryClient:
         if response.status in (401, 403):
             return self._unauthorized(path, message)
         return refusals.refusal(self.endpoint.host, response, path, message)
+
+
+def _digests_said(response: Response) -> list[Digest]:
+    """What a registry says in a header of what it sends or has got; nothing if it says none that can be read."""
+    with suppress(BadDigest):
+        return [Digest.parse(response.headers.get("Docker-Content-Digest", ""))]
+    return []
+
+
+def _verify(data: bytes, promised: Iterable[Digest], otherwise: str) -> None:
+    try:
+        for digest in promised:
+            digest.verify(data)
+    except DigestMismatch as error:
+        raise BadAnswer(otherwise, why=str(error)) from error
 
 
 def _pulling(repository: str) -> tuple[str, ...]:

@@ -165,8 +165,8 @@ class DigestMismatch(StoreError):
 
     hint = "The download was cut or the file was altered: get it again."
 
-    def __init__(self, expected: object, actual: object) -> None:
-        super().__init__(f"expected {expected}, got {actual}")
+    def __init__(self, expected: object, actual: object, *, why: str = "", hint: str = "") -> None:
+        super().__init__(f"expected {expected}, got {actual}", why=why, hint=hint)
 
 
 class BadReference(StoreError):

@@ -122,9 +122,10 @@ def arriving(
 ) -> Iterator[Partial | None]:
     """The one place where this blob is written, held by this caller alone; None once the blob is there.
 
-    Whoever comes second waits, is told the other's progress by `waiting`, and takes over if the other dies.
+    Whoever comes second waits, is told the other's progress by `waiting`, and takes over if the other dies. What is
+    damaged stays until `commit` puts the whole blob in its place. Raises DigestMismatch if the blob has another size.
     """
-    target, path = layout.blob(descriptor.digest), layout.partial(descriptor.digest)
+    path = layout.partial(descriptor.digest)
     files.make_directory(layout.ingest, durable=False)
     with files.disk(layout.root):
         while True:
@@ -144,8 +145,7 @@ def arriving(
                 # It may have become the blob, or been swept, between open and lock.
                 if not _is_named(fd, layout, descriptor) or _is_there(layout, descriptor):
                     continue
-                if target.exists():
-                    files.unlink(target)  # of another size: damaged
+                _check_size(layout, descriptor)
                 yield Partial(layout, write_back, descriptor, fd)
                 return
             finally:
@@ -172,6 +172,24 @@ def _is_there(layout: Layout, descriptor: Descriptor) -> bool:
         return os.stat(layout.blob(descriptor.digest)).st_size == descriptor.size
     except FileNotFoundError:
         return False
+
+
+def _check_size(layout: Layout, descriptor: Descriptor) -> None:
+    """Of a file that is here in another size: it is damaged, or it is right and the descriptor lies, which is an error.
+
+    Of the right size is what somebody published a moment ago: to write it once more does no harm.
+    """
+    import hashlib
+
+    digest = descriptor.digest
+    with suppress(FileNotFoundError), layout.blob(digest).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size != descriptor.size and hashlib.file_digest(file, digest.algorithm).hexdigest() == digest.hex:
+            raise DigestMismatch(
+                f"{descriptor.size} bytes for {digest.short}", f"{size}",
+                why=f"the manifest gives it {descriptor.size} bytes, and it has {size}: the blob is here, and whole",
+                hint="the manifest is wrong: ask whoever made the image",
+            )  # fmt: skip
 
 
 def _is_named(fd: int, layout: Layout, descriptor: Descriptor) -> bool:

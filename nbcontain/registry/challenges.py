@@ -11,11 +11,14 @@ from nbcontain.values import dataclass
 
 RETRY_AFTER_LIMIT_S = 120.0
 _HEADER_LIMIT = 8192
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_PARAMETER = re.compile(rf'\s*,?\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))')
-_SCHEME = re.compile(rf"\s*,?\s*({_TOKEN})(?=\s|,|$)(?!\s*=)")
-_LINK = re.compile(r'\s*<([^<>]*)>\s*((?:;\s*[^,;"]*(?:"[^"]*")?\s*)*)(?:,|$)')
-_NEXT = re.compile(r';\s*rel\s*=\s*(?:"next"|next)\s*(?:;|$)')
+_DATE_LIMIT = 100
+# Whoever answers chooses these texts, and nothing interrupts a regular expression. So each of these takes its text in
+# one way only (`++` and `*+` never give back), and a time that grows with its length alone.
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_PARAMETER = re.compile(rf'[\s,]*+({_TOKEN})\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|({_TOKEN}))')
+_SCHEME = re.compile(rf"[\s,]*+({_TOKEN})(?=\s|,|$)(?!\s*+=)")
+_LINK = re.compile(r'\s*+<([^<>]*+)>((?:[^,"]|"[^"]*+")*+)(?:,|$)')
+_ATTRIBUTE = re.compile(r';\s*+([^=;"\s]*+)\s*+=?\s*+("[^"]*+"|[^;"\s]*+)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ def next_link(header: str) -> str | None:
     """The target of `<…>; rel="next"` (RFC 8288), not resolved."""
     position, text = 0, header[:_HEADER_LIMIT]
     while position < len(text) and (match := _LINK.match(text, position)):
-        if _NEXT.search(match[2]):
+        if any(name == "rel" and value.strip('"') == "next" for name, value in _ATTRIBUTE.findall(match[2])):
             return match[1]
         position = match.end()
     return None
@@ -54,7 +57,7 @@ def next_link(header: str) -> str | None:
 
 def retry_after_s(header: str, now: datetime | None = None) -> float | None:
     """Seconds, or a date (RFC 9110 § 10.2.3), as seconds from now; at most RETRY_AFTER_LIMIT_S, None if unreadable."""
-    text = header.strip()
+    text = header[:_DATE_LIMIT].strip()
     if re.fullmatch(r"[0-9]{1,9}", text):
         return min(float(text), RETRY_AFTER_LIMIT_S)
     try:

@@ -22,6 +22,10 @@ from nbcontain.registry.credentials import Credentials
 from nbcontain.registry.wire import Response
 
 _ANSWER_LIMIT = 1 << 20
+_REPOSITORY = re.compile(
+    r"/v2/(.*?)(?:/(?:manifests|blobs|tags|referrers)/.*)?|repository:([^: ]+):[a-z,*]+", re.DOTALL
+)
+"""Of a path, or of a scope."""
 
 
 def unreachable(error: Exception, host: str) -> RegistryError:
@@ -47,7 +51,7 @@ def unreachable(error: Exception, host: str) -> RegistryError:
 def unauthorized(host: str, who: Credentials | None, what: str, message: str) -> Unauthorized:
     """It does not let this user, or nobody, at a repository; `what` is a path or scopes."""
     why = message or ("nobody is logged in" if who is None else f"as {who.username or 'the stored token'}")
-    asked = re.fullmatch("(?:/v2/(.*?)(?:/(?:manifests|blobs|tags|referrers)/.*)?|repository:([^: ]+):[a-z,*]+)", what)
+    asked = _REPOSITORY.fullmatch(what)
     repository = (asked[1] or asked[2] or "") if asked else what
     return Unauthorized(
         f"{host} does not let us at {repository}" if repository else f"{host} does not let us in", why=why,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +52,31 @@ def test_a_name_is_refused_or_reads_back_the_same(text: str) -> None:
 def test_the_next_page_is_the_link_that_says_so() -> None:
     assert next_link('</a>; rel="prev", </v2/x?n=2&last=b>; rel="next"') == "/v2/x?n=2&last=b"
     assert next_link("</a>; rel=nextish") is None
+    assert next_link('</a>; title="b, c"; x ; rel = next ;y') == "/a"
+    assert next_link('</a>; title="; rel=next;"') is None
+    assert next_link('</a>; rel="next') is None
+
+
+@pytest.mark.parametrize(
+    ("read", "header"),
+    [
+        (next_link, "<x>" + ";        " * 5 + '"'),
+        (next_link, '</a>; title="a, b; c"' * 300 + '"'),
+        (next_link, "<x>; rel" + " " * 8000 + '"'),
+        (parse_challenges, "Bearer a=b" + (" " * 7 + ",") * 1000),
+        (parse_challenges, "Bearer a=b," + " " * 8000),
+        (parse_challenges, "Bearer " + "a" * 8000 + ' ="' + '\\"' * 90),
+        (parse_challenges, "a " * 4000),
+        (retry_after_s, "1 " * 30_000),
+        (retry_after_s, "Thu, 01 Jan 2026 00:00:05 " + "(" * 60_000),
+        (lambda text: refusals.unauthorized("host", None, text, ""), "/v2/" + "a/manifests/" * 6000 + "\n"),
+    ],
+)  # fmt: skip
+def test_no_header_takes_long_to_read(read: Callable[[str], object], header: str) -> None:
+    # A regular expression holds Python's lock: while one runs, nobody can even interrupt it.
+    began = time.thread_time()
+    read(header)
+    assert time.thread_time() - began < 0.25
 
 
 def test_retry_after_is_seconds_or_a_date_and_never_long() -> None:

@@ -262,6 +262,10 @@ class BadAnswer(RegistryError):
     """The registry answered something that the distribution specification does not allow, or that means harm."""
 
 
+class BadAddress(BadAnswer):
+    """The registry sends us where nothing can be asked for, or where it has no business: no use in trying again."""
+
+
 class NoSuchPlatform(RegistryError):
     """The image exists, but not for this kind of machine."""
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from nbcontain.errors import (
     BadAnswer,
@@ -23,12 +23,14 @@ from nbcontain.errors import (
 from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import INDEX, MANIFEST, Descriptor
+from nbcontain.oci.reference import is_tag
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT
 from nbcontain.registry import refusals
+from nbcontain.registry.addresses import check_address, joined, parsed, shown
 from nbcontain.registry.challenges import merged_scopes, next_link, parse_challenges, retry_after_s
 from nbcontain.registry.configuration import Endpoint
 from nbcontain.registry.credentials import Credentials
-from nbcontain.registry.wire import Body, Response, Wire, check_address
+from nbcontain.registry.wire import Body, Response, Wire
 from nbcontain.values import dataclass, field
 
 SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
@@ -37,6 +39,7 @@ _AGAIN = frozenset({408, 429, 500, 502, 503, 504, 522})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECT_LIMIT = 5
 _ANSWER_LIMIT = 1 << 20
+_DAY_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +137,14 @@ class RegistryClient:
             response, data = self._document(path, _pulling(repository))
             document = refusals.json_object(data, "list of tags")
             page = document.get("tags") or []
-            if not isinstance(page, list) or not all(isinstance(tag, str) for tag in page):
-                raise BadDocument("the list of tags is none")
+            # They become names here, and parts of paths there.
+            if not isinstance(page, list) or not all(isinstance(tag, str) and is_tag(tag) for tag in page):
+                raise BadDocument(f"the list of tags of {repository} has something in it that is no tag")
             found += page
             link = next_link(response.headers.get("Link", ""))
             if not link or not page or (limit and len(found) >= limit):
                 break
-            path = self._same_host(urljoin(response.url, link))
+            path = self._same_host(joined(response.url, link))
         return found[:limit] if limit else found
 
     def referrers(self, repository: str, digest: Digest, artifact_type: str = "") -> list[dict[str, Any]]:
@@ -258,7 +262,7 @@ class RegistryClient:
 
     def _token(self, realm: str, service: str, scopes: tuple[str, ...]) -> _Token:
         """Ask the token server (distribution's token authentication). Raises Unauthorized, BadAnswer."""
-        parts, home = urlsplit(realm), urlsplit(self._base)
+        parts, home = parsed(realm), urlsplit(self._base)
         is_home = parts.hostname == home.hostname
         if (
             parts.scheme != "https"
@@ -266,7 +270,7 @@ class RegistryClient:
             or parts.username
         ):
             raise BadAnswer(
-                f"{home.netloc} sends us to {realm.partition('?')[0]!r} for a token",
+                f"{home.netloc} sends us to {shown(realm)!r} for a token",
                 why="only https, or the registry's own host if that speaks plain http, may see credentials",
             )
         known = self._credentials()
@@ -308,9 +312,8 @@ class RegistryClient:
         value = document.get("token") or document.get("access_token")
         if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
             raise BadAnswer(f"the token server {parts.netloc} gave no token")
-        seconds = document.get("expires_in")
-        lasts = float(seconds) if isinstance(seconds, int | float) and not isinstance(seconds, bool) else 60.0
-        return _Token(value, scopes, time.monotonic() + max(1.0, lasts * 0.9))
+        lasts_s = _seconds(document.get("expires_in"))
+        return _Token(value, scopes, time.monotonic() + max(1.0, lasts_s * 0.9))
 
     def _followed(
         self, method: str, url: str, headers: Mapping[str, str], authorization: str, body: Body,
@@ -326,7 +329,7 @@ class RegistryClient:
             if response.status not in _REDIRECTS or method not in ("GET", "HEAD"):
                 return response
             response.close()
-            target = urljoin(url, response.headers.get("Location", ""))
+            target = joined(url, response.headers.get("Location", ""))
             there = urlsplit(target)
             if there.scheme not in ("http", "https") or (parts.scheme == "https" and there.scheme != "https"):
                 raise BadAnswer(f"{parts.netloc} redirects to {there.scheme or 'nowhere'}:", why="only https will do")
@@ -416,6 +419,13 @@ def _verify(data: bytes, promised: Iterable[Digest], otherwise: str) -> None:
             digest.verify(data)
     except DigestMismatch as error:
         raise BadAnswer(otherwise, why=str(error)) from error
+
+
+def _seconds(said: object) -> float:
+    """How long a token lasts: a day at most, and a minute where nothing is said (token authentication)."""
+    if isinstance(said, int | float) and not isinstance(said, bool) and said >= 0:
+        return float(min(said, _DAY_S))
+    return 60.0
 
 
 def _pulling(repository: str) -> tuple[str, ...]:

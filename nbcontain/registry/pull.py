@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from nbcontain.errors import BadAnswer, BadDocument, DigestMismatch, RegistryError, Unsupported
+from nbcontain.errors import BadAddress, BadAnswer, BadDocument, DigestMismatch, RegistryError, Unsupported
 from nbcontain.events import Emit, Finished, Progress, Started, scope
 from nbcontain.oci import codec, platforms
 from nbcontain.oci.image import INDEX, Descriptor, Image, Layer, Platform
@@ -28,7 +28,7 @@ from nbcontain.values import dataclass
 PARALLEL = 3
 _INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
 _REPORT_BYTES = 1 << 20
-_RANGE = re.compile(r"bytes (\d+)-\d*/(?:\d+|\*)")
+_RANGE = re.compile(r"bytes (\d{1,19})-\d*/(?:\d+|\*)")
 _DEPTH, _MANIFESTS = 3, 1000
 """How far indexes are in each other, and how much may be in them: more is a trap."""
 _FOREIGN = ("nondistributable", "foreign")
@@ -222,6 +222,8 @@ class Pull:
                 if taken.size == descriptor.size:
                     return
                 trouble: Exception = ConnectionError("the answer ended too early")
+            except BadAddress:
+                raise
             except (OSError, http.client.HTTPException, BadAnswer) as error:
                 self._strike()
                 trouble = error

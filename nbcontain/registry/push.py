@@ -8,14 +8,15 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode, urljoin
+from urllib.parse import quote, urlencode
 
-from nbcontain.errors import BadAnswer, ImageNotFound, ManifestUnknown
+from nbcontain.errors import BadAddress, BadAnswer, ImageNotFound, ManifestUnknown
 from nbcontain.events import Emit, Finished, Progress, Started
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Descriptor, Image
 from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
+from nbcontain.registry.addresses import joined
 from nbcontain.registry.client import RegistryClient
 from nbcontain.registry.wire import Response
 from nbcontain.store import Store
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from nbcontain.oci.attestations import Attested
 
 PARALLEL = 3
-_RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
+_RANGE = re.compile(r"(?:bytes=)?0-(\d{1,19})")
 _CHUNK_BYTES = 64 << 20
 
 
@@ -153,6 +154,8 @@ class Push:
             try:
                 self._put(location, repository, descriptor, (fd, 0, descriptor.size), on_sent, once=True)
                 return ""
+            except BadAddress:
+                raise
             except (OSError, http.client.HTTPException, BadAnswer) as error:
                 self.client.wire.strike()
                 failures += 1
@@ -178,7 +181,7 @@ class Push:
         raise AssertionError
 
     def _location(self, response: Response) -> str:
-        location = urljoin(response.url, response.headers.get("Location", ""))
+        location = joined(response.url, response.headers.get("Location", ""))
         if not location.startswith(("http://", "https://")) or location.startswith(
             "http:"
         ) > self.client.base.startswith("http:"):

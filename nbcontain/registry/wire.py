@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import ipaddress
 import os
 import select
 import socket
@@ -19,9 +18,10 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
-from nbcontain.errors import BadAnswer, BadCertificate, BadDocument, Cancelled, Unreachable
+from nbcontain.errors import BadAddress, BadAnswer, BadCertificate, BadDocument, Cancelled, Unreachable, UsageError
+from nbcontain.registry.addresses import parsed, shown
 from nbcontain.values import dataclass
 
 IDLE_S = 30.0
@@ -55,13 +55,12 @@ class Response:
     def read(self, limit: int) -> bytes:
         """All of it. Raises BadDocument beyond `limit` bytes."""
         data = bytearray()
-        length = self.headers.get("Content-Length", "")
         while chunk := self.read1():
             data += chunk
             if len(data) > limit:
                 self.close()
-                raise BadDocument(f"{_shown(self.url)} is larger than {limit >> 10} KiB")
-        if length.isascii() and length.isdigit() and len(data) != int(length) and self.raw.length not in (0, None):
+                raise BadDocument(f"{shown(self.url)} is larger than {limit >> 10} KiB")
+        if self.raw.length:
             raise http.client.IncompleteRead(bytes(data))
         self.release()
         return bytes(data)
@@ -185,7 +184,7 @@ class Wire:
 
         Raises OSError and HTTPException for what may go better the next time, and the typed errors for what will not.
         """
-        parts = urlsplit(url)
+        parts = parsed(url)
         key = (parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
         while True:
             self.strike()
@@ -261,7 +260,11 @@ class Wire:
                 return connection, True
         scheme, host, port = key
         proxy = self._proxy(scheme, parts.netloc.rpartition("@")[2])
-        target = urlsplit(proxy) if proxy else None
+        try:
+            target = parsed(proxy) if proxy else None
+        except BadAddress as error:
+            raise UsageError(f"the proxy {shown(proxy)!r} is none", why=error.why,
+                             hint=f"{scheme}_proxy or all_proxy in the environment names it") from error  # fmt: skip
         first = (target.hostname or "", target.port or 8080) if target else (host, port)
         if scheme == "https":
             client: http.client.HTTPConnection = http.client.HTTPSConnection(
@@ -344,31 +347,3 @@ def _connected(host: str, port: int, allowed: Callable[[str], None] | None) -> s
             failure = error
             sock.close()
     raise failure
-
-
-def check_address(address: str, *, registry_address: str) -> None:
-    """Whether a registry at `registry_address` may send us to `address`. Raises BadAnswer.
-
-    Never to link-local addresses, where clouds keep their machines' credentials, nor to this machine or a
-    private network unless the registry itself is in one like it.
-    """
-    target = ipaddress.ip_address(address.partition("%")[0])
-    home = ipaddress.ip_address(registry_address.partition("%")[0]) if registry_address else None
-    if target == home:
-        return
-    if target.version == 6 and target.ipv4_mapped is not None:
-        target = target.ipv4_mapped
-    refused = target.is_link_local or target.is_multicast or target.is_unspecified or target.is_reserved
-    if target.is_loopback:
-        refused = home is None or not home.is_loopback
-    elif target.is_private and not refused:
-        refused = home is None or not home.is_private
-    if refused:
-        raise BadAnswer(
-            f"the registry sends us to {address}", why="an address inside, where a registry has no business"
-        )
-
-
-def _shown(url: str) -> str:
-    """A URL without its query, which may hold a signature."""
-    return url.partition("?")[0]

@@ -162,7 +162,7 @@ class Images:
     ) -> None:
         """List images under their names, or without, all at once. They were prepared, and their layers are stored.
 
-        `within` is the digest of the index at a registry that they were chosen out of.
+        `within` is the digest of the index at a registry that they were chosen out of. Raises BadReference.
         """
         for image, _ in prepared:
             self._check_layers(image)
@@ -384,6 +384,9 @@ class Images:
         same = [entry for entry in entries if entry.digest == manifest.digest]
         if reference is None:
             return entries if same else [*entries, manifest]
+        if Reference.parse(str(reference)) != reference:
+            # Made of parts that nobody looked at.
+            raise BadReference(f"{str(reference)!r} is no image name", why="it reads as another")
         known = [entry for entry in same if name_of(entry) == reference]
         if known and (within is None or known[0].annotations.get(WITHIN) == str(within)):
             return entries

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 from server import Registry, says, status
 
 from nbcontain.engine import Engine
-from nbcontain.errors import BadAnswer, DigestMismatch, ManifestUnknown
+from nbcontain.errors import (
+    BadAddress,
+    BadAnswer,
+    BadDocument,
+    BadReference,
+    DigestMismatch,
+    ManifestUnknown,
+    NbcontainError,
+    RegistryError,
+    UsageError,
+)  # fmt: skip
 from nbcontain.oci.image import INDEX, MANIFEST, Image, Layer
+from nbcontain.oci.reference import Reference
 from nbcontain.store import ingest
 from nbcontain.values import replace
 
@@ -126,3 +140,136 @@ def test_a_blob_that_somebody_publishes_meanwhile_is_taken(
     monkeypatch.setattr(ingest, "_is_named", published)
     with ingest.arriving(engine.store.layout, engine.store.write_back, layer, lambda size: None) as coming:
         assert coming is None
+
+
+# --- where it sends us ---
+
+NOWHERE = ["http://[", "http://127.0.0.1:99999/x", "http://127.0.0.1:abc/x", "/v2/\u00e9", "/v2/a b",
+           f"http://{'a' * 70}.com/", "http://.a..b/"]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", NOWHERE)
+def test_a_redirect_to_what_cannot_be_asked_for_is_one_error_at_once(
+    engine: Engine, registry: Registry, sample: Any, place: str
+) -> None:
+    registry.add("team/app", "1", *sample)
+    registry.fault("manifests/1", status(307, Location=place), 99)
+    with pytest.raises(BadAnswer):
+        pulled(engine, registry)
+    assert registry.asked("manifests/1") == 1
+
+
+@pytest.mark.parametrize("place", [NOWHERE[0], NOWHERE[3], "http://169.254.169.254/"])
+def test_a_layer_that_cannot_be_had_there_is_asked_for_once(
+    engine: Engine, registry: Registry, sample: Any, place: str
+) -> None:
+    registry.add("team/app", "1", *sample)
+    registry.fault("GET .*/blobs/", status(307, Location=place), 99)
+    with pytest.raises(BadAddress):
+        pulled(engine, registry)
+    for digest in sample[1]:
+        assert registry.asked(f"GET .*/blobs/{digest}") <= 1
+
+
+@pytest.mark.parametrize(
+    "realm", ["http://[", "https://127.0.0.1:99999/x", f"https://{'a' * 70}.com/", "http://HOST/\u00e9", ""]
+)
+def test_a_token_server_that_cannot_be_asked_is_one_error_at_once(
+    engine: Engine, registry: Registry, sample: Any, realm: str
+) -> None:
+    registry.add("team/app", "1", *sample)
+    challenge = f'Bearer realm="{realm.replace("HOST", registry.host)}",service="x"'
+    registry.fault("manifests/1", status(401, WWW_Authenticate=challenge), 99)
+    with pytest.raises(BadAnswer):
+        pulled(engine, registry)
+    assert registry.asked("manifests/1") == 1
+
+
+@pytest.mark.parametrize("place", NOWHERE)
+def test_an_upload_to_what_cannot_be_asked_for_is_one_error(
+    engine: Engine, registry: Registry, sample: Any, place: str
+) -> None:
+    registry.add("team/app", "1", *sample)
+    pulled(engine, registry)
+    registry.holders.clear()
+    registry.fault("POST .*/uploads/", status(202, Location=place), 99)
+    with pytest.raises(BadAnswer):
+        engine.registry.push(f"{registry.host}/team/app:1").result()
+
+
+@pytest.mark.parametrize("place", NOWHERE)
+def test_a_next_page_that_cannot_be_asked_for_is_one_error(engine: Engine, registry: Registry, place: str) -> None:
+    registry.fault("tags/list", says(b'{"tags": ["a"]}', Link=f'<{place}>; rel="next"'))
+    with pytest.raises(BadAnswer):
+        engine.registry.tags(f"{registry.host}/team/app")
+
+
+@pytest.mark.parametrize("name", [f"{'a' * 70}.com/x", "localhost:99999/x", "127.0.0.1:0/x"])
+def test_a_host_that_there_cannot_be_is_one_error(engine: Engine, name: str) -> None:
+    with pytest.raises(RegistryError):
+        engine.registry.pull(name).result()
+
+
+@pytest.mark.parametrize("proxy", ["http://[", "http://127.0.0.1:99999", "127.0.0.1:abc"])
+def test_a_proxy_that_there_cannot_be_is_one_error(root: Path, tmp_path: Path, registry: Registry, proxy: str) -> None:
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "http_proxy": proxy, "https_proxy": proxy}
+    with Engine(root, environ) as engine, pytest.raises(UsageError, match="proxy"):
+        engine.registry.pull(f"{registry.host}/team/app:1").result()
+
+
+# --- numbers ---
+
+
+@pytest.mark.parametrize("lasts", ["1" + "0" * 400, "1e400", "NaN", "-1", "-Infinity", "0", "true", '"x"', "[]"])
+def test_however_long_a_token_is_said_to_last_it_is_used(
+    engine: Engine, registry: Registry, sample: Any, lasts: str
+) -> None:
+    registry.add("team/app", "1", *sample)
+    registry.auth, registry.tokens["t"] = "bearer", (math.inf, "")
+    registry.fault("/token", says(f'{{"token": "t", "expires_in": {lasts}}}'.encode()), 99)
+    assert pulled(engine, registry)[0].digest == sample[0].digest
+
+
+@pytest.mark.parametrize("digits", [20, 5000])
+def test_a_number_without_end_is_none(engine: Engine, registry: Registry, sample: Any, digits: int) -> None:
+    registry.add("team/app", "1", *sample)
+    registry.fault("GET .*/blobs/", status(206, Content_Range=f"bytes {'0' * digits}-1/2"), 99)
+    with pytest.raises(BadAnswer):
+        pulled(engine, registry)
+
+
+def test_a_length_without_end_is_none(engine: Engine, registry: Registry) -> None:
+    def endless(handler: Any) -> bool:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n{")
+        handler.close_connection = True
+        return True
+
+    registry.fault("manifests/1", endless, 99)
+    with pytest.raises(NbcontainError):
+        pulled(engine, registry)
+
+
+# --- tags ---
+
+
+@pytest.mark.parametrize("tag", ["../../evil", "a\nb", f"x@sha256:{'0' * 64}", "", "\u00e9", "a" * 129, "a:b", "a b"])
+def test_a_list_with_what_is_no_tag_is_refused_as_a_whole(
+    engine: Engine, registry: Registry, sample: Any, tag: str
+) -> None:
+    registry.add("team/app", "1", *sample)
+    registry.fault("tags/list", says(json.dumps({"tags": ["1", tag]}).encode()), 99)
+    with pytest.raises(BadDocument):
+        engine.registry.tags(f"{registry.host}/team/app")
+    with pytest.raises(BadDocument):
+        pulled(engine, registry, "team/app", all_tags=True)
+    assert engine.images() == []
+
+
+@pytest.mark.parametrize("tag", ["../../evil", "a\nb", "", f"x@sha256:{'0' * 64}"])
+def test_the_store_takes_no_name_that_does_not_read_back(engine: Engine, sample: Any, tag: str) -> None:
+    image = sample[0]
+    for data in sample[1].values():
+        engine.store.blobs.put([data], "")
+    with pytest.raises(BadReference):
+        engine.store.images.put(image, Reference("registry.example", "team/app", tag))
+    assert engine.images() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import time
 from collections.abc import Callable
@@ -19,10 +20,10 @@ from nbcontain.oci import platforms
 from nbcontain.oci.image import Descriptor, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.registry import refusals
+from nbcontain.registry.addresses import check_address, joined, parsed
 from nbcontain.registry.challenges import Challenge, merged_scopes, next_link, parse_challenges, retry_after_s
 from nbcontain.registry.configuration import Configuration
 from nbcontain.registry.credentials import Credentials, Keychain
-from nbcontain.registry.wire import check_address
 
 
 def test_several_challenges_are_read() -> None:
@@ -132,6 +133,34 @@ def test_what_is_no_platform_is_refused() -> None:
         ("fe80::1", "8.8.8.8", False),
         ("1.1.1.1", "8.8.8.8", True),
         ("127.0.0.2", "127.0.0.1", True),
+        # Where Alibaba, Oracle, Amazon and Microsoft tell a machine who it is.
+        ("100.100.100.200", "8.8.8.8", False),
+        ("100.100.100.200", "10.0.0.1", False),
+        ("100.100.100.200", "100.64.0.1", False),
+        ("192.0.0.192", "8.8.8.8", False),
+        ("192.0.0.192", "10.0.0.1", False),
+        ("fd00:ec2::254", "fd00::1", False),
+        ("168.63.129.16", "8.8.8.8", False),
+        # What providers share among their customers, and what tests of networks have.
+        ("100.64.0.2", "8.8.8.8", False),
+        ("100.64.0.2", "10.0.0.1", False),
+        ("100.64.0.2", "100.64.0.1", True),
+        ("198.18.0.1", "8.8.8.8", False),
+        ("fd00::2", "fd00::1", True),
+        ("0.0.0.0", "127.0.0.1", False),
+        ("::", "::1", False),
+        ("10.0.0.5", "127.0.0.1", True),
+        # An IPv4 address within one of IPv6: mapped, 6to4, Teredo, NAT64.
+        ("::ffff:1.1.1.1", "8.8.8.8", True),
+        ("::ffff:10.0.0.5", "::ffff:10.0.0.1", True),
+        ("::ffff:127.0.0.1", "8.8.8.8", False),
+        ("2002:a9fe:a9fe::1", "8.8.8.8", False),
+        ("2002:7f00:1::1", "8.8.8.8", False),
+        ("2002:a00:5::1", "8.8.8.8", False),
+        ("2001:0:101:101:0:0:5601:5601", "8.8.8.8", False),
+        ("64:ff9b::169.254.169.254", "8.8.8.8", False),
+        ("64:ff9b::1.1.1.1", "8.8.8.8", True),
+        ("::169.254.169.254", "8.8.8.8", False),
     ],
 )
 def test_a_registry_sends_nobody_to_addresses_inside(address: str, home: str, fine: bool) -> None:
@@ -140,6 +169,32 @@ def test_a_registry_sends_nobody_to_addresses_inside(address: str, home: str, fi
     else:
         with pytest.raises(BadAnswer):
             check_address(address, registry_address=home)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://[", "http://127.0.0.1:99999/x", "http://127.0.0.1:abc/x", f"http://{'a' * 70}.com/", "http://.a..b/",
+     "http:///x", "https://host/\u00e9", "https://h\u00f6st/", "/a b", "/a\x7f",
+     "http://host\u2100/", "http://host:\u0661/"],
+)  # fmt: skip
+def test_a_url_that_nobody_can_ask_for_is_a_bad_answer(url: str) -> None:
+    with pytest.raises(BadAnswer):
+        joined("https://host/v2/", url)
+
+
+@given(st.text(max_size=80) | st.text(alphabet="htps:/[]@?#.%0a\u00e9 \n", max_size=40))
+def test_a_url_is_refused_or_can_be_asked_for(url: str) -> None:
+    with suppress(BadAnswer):
+        parts = parsed(joined("https://host/v2/", url))
+        assert parts.scheme not in ("http", "https") or parts.hostname
+        assert parts.port is None or 0 <= parts.port < 65536
+        http.client.HTTPConnection("host").putrequest("GET", f"{parts.path or '/'}?{parts.query}")
+
+
+def test_what_is_shown_of_a_url_has_no_secrets() -> None:
+    with pytest.raises(BadAnswer) as caught:
+        parsed("http://anna:geheim@host:99999/x?signature=secret")
+    assert "geheim" not in str(caught.value.lines()) and "secret" not in str(caught.value.lines())
 
 
 def keychain(home: Path, document: object, path: str = "/usr/bin:/bin") -> Keychain:

@@ -31,6 +31,8 @@ _WINDOW_S = 30.0
 _SLOWEST = 4096
 _BEHIND_MS = 500
 _CHUNK = 256 << 10
+_STEP_S, _STEP_BYTES = 30.0, 1 << 20
+"""So long after its first byte, and in so many bytes, an answer has to begin; and its body to go on, once any comes."""
 _OF_ANOTHER_NAME, _OUT_OF_TIME = (62, 64), (9, 10)
 """X509_V_ERR_HOSTNAME_MISMATCH and IP_ADDRESS_MISMATCH; CERT_NOT_YET_VALID and CERT_HAS_EXPIRED."""
 
@@ -87,6 +89,11 @@ class _Watched(io.RawIOBase):
         self._waited_s, self._got = 0.0, 0
         self._is_late = False
         """It had time for one packet more."""
+        self.begin_step()
+
+    def begin_step(self) -> None:
+        """The next thing is read: the head of an answer, or some of its body with what stands between that."""
+        self._step_bytes, self._step_until = 0, 0.0
 
     def readable(self) -> bool:
         return True
@@ -105,7 +112,12 @@ class _Watched(io.RawIOBase):
             else:
                 self._is_late = True
         began = time.monotonic()
+        self._step_until = self._step_until or (began + _STEP_S if self._step_bytes else 0.0)
+        if self._step_bytes > _STEP_BYTES or 0 < self._step_until < began:
+            # http.client reads interim answers and trailers for as long as any come.
+            raise http.client.HTTPException("the registry says much, and answers nothing")
         count = self._sock.recv_into(buffer)
+        self._step_bytes += count
         # What the reader does between two calls, as long as it takes, is not the registry's fault.
         self._waited_s += time.monotonic() - began
         self._got += count
@@ -123,7 +135,12 @@ class _Watched(io.RawIOBase):
 class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_Watched(sock, self.fp), 64 << 10)
+        self._watched = _Watched(sock, self.fp)
+        self.fp = io.BufferedReader(self._watched, 64 << 10)
+
+    def read1(self, n: int = -1) -> bytes:
+        self._watched.begin_step()
+        return super().read1(n)
 
 
 class Connection:

@@ -6,11 +6,13 @@ import hashlib
 import json
 import math
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from server import Registry, says, status
+from server import Fault, Registry, says, status
 
 from nbcontain.engine import Engine
 from nbcontain.errors import (
@@ -22,10 +24,13 @@ from nbcontain.errors import (
     ManifestUnknown,
     NbcontainError,
     RegistryError,
+    Unreachable,
     UsageError,
 )  # fmt: skip
 from nbcontain.oci.image import INDEX, MANIFEST, Image, Layer
 from nbcontain.oci.reference import Reference
+from nbcontain.registry import wire
+from nbcontain.registry.client import Patience
 from nbcontain.store import ingest
 from nbcontain.values import replace
 
@@ -273,3 +278,55 @@ def test_the_store_takes_no_name_that_does_not_read_back(engine: Engine, sample:
     with pytest.raises(BadReference):
         engine.store.images.put(image, Reference("registry.example", "team/app", tag))
     assert engine.images() == []
+
+
+# --- answers without end ---
+
+
+def without_end(head: bytes, piece: bytes, every_s: float = 0.0) -> Fault:
+    """Send `head`, and then `piece` until the client has gone, or for 20 s."""
+
+    def do(handler: Any) -> bool:
+        handler.close_connection = True
+        until_s = time.monotonic() + 20
+        with suppress(OSError):
+            handler.wfile.write(head)
+            while time.monotonic() < until_s:
+                handler.wfile.write(piece)
+                time.sleep(every_s)
+        return True
+
+    return do
+
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+
+
+@pytest.mark.parametrize("where", ["/v2/$", "manifests/1", "GET .*/blobs/"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        without_end(b"", CONTINUE * 2000),
+        without_end(b"", CONTINUE[:-2] + b"X: " + b"y" * 60_000 + b"\r\n\r\n"),
+        without_end(CHUNKED, b"X: y\r\n" * 2000),
+        without_end(b"", CONTINUE, 0.02),
+        without_end(CHUNKED, b"X: y\r\n", 0.02),
+        without_end(b"HTTP/1.1 200 OK\r\nX: ", b"y", 0.02),
+    ],
+    ids=["interim", "interim-large", "trailer", "slow-interim", "slow-trailer", "slow-header"],
+)
+def test_an_answer_without_end_is_a_lost_connection(
+    engine: Engine, registry: Registry, sample: Any, monkeypatch: pytest.MonkeyPatch, fault: Fault, where: str
+) -> None:
+    monkeypatch.setattr(wire, "_STEP_S", 0.2)
+    engine.registry.patience = Patience(2, 0.001, 0.01)
+    registry.add("team/app", "1", *sample)
+    registry.fault(where, fault, 99)
+    began = time.monotonic()
+    with pytest.raises(NbcontainError):
+        pulled(engine, registry)
+        if where == "/v2/$":
+            # What it says to that does not matter, if only it says it.
+            raise Unreachable("")
+    assert time.monotonic() - began < 10

@@ -32,7 +32,7 @@ _SLOWEST = 4096
 _BEHIND_MS = 500
 _CHUNK = 256 << 10
 _STEP_S, _STEP_BYTES = 30.0, 1 << 20
-"""So long after its first byte, and in so many bytes, an answer has to begin; and its body to go on, once any comes."""
+"""An answer has to begin within so many bytes, and so long after the first of them; and so has its body to go on."""
 _OF_ANOTHER_NAME, _OUT_OF_TIME = (62, 64), (9, 10)
 """X509_V_ERR_HOSTNAME_MISMATCH and IP_ADDRESS_MISMATCH; CERT_NOT_YET_VALID and CERT_HAS_EXPIRED."""
 
@@ -93,7 +93,7 @@ class _Watched(io.RawIOBase):
 
     def begin_step(self) -> None:
         """The next thing is read: the head of an answer, or some of its body with what stands between that."""
-        self._step_bytes, self._step_until = 0, 0.0
+        self._step_bytes, self._step_s = 0, 0.0
 
     def readable(self) -> bool:
         return True
@@ -111,16 +111,18 @@ class _Watched(io.RawIOBase):
                 raise TimeoutError("the registry sends next to nothing")
             else:
                 self._is_late = True
-        began = time.monotonic()
-        self._step_until = self._step_until or (began + _STEP_S if self._step_bytes else 0.0)
-        if self._step_bytes > _STEP_BYTES or 0 < self._step_until < began:
+        if self._step_bytes > _STEP_BYTES or self._step_s > _STEP_S:
             # http.client reads interim answers and trailers for as long as any come.
             raise http.client.HTTPException("the registry says much, and answers nothing")
+        began = time.monotonic()
         count = self._sock.recv_into(buffer)
-        self._step_bytes += count
         # What the reader does between two calls, as long as it takes, is not the registry's fault.
-        self._waited_s += time.monotonic() - began
+        waited_s = time.monotonic() - began
+        self._waited_s += waited_s
         self._got += count
+        # Nor is it slow to answer while it says nothing: for that there is the time-out of the socket.
+        self._step_s += waited_s if self._step_bytes else 0.0
+        self._step_bytes += count
         return count
 
     def _has_more(self) -> bool:

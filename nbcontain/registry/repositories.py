@@ -16,7 +16,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nbcontain.errors import BadDigest, DigestMismatch
@@ -27,6 +27,20 @@ from nbcontain.values import dataclass, field
 
 MANIFEST_LIMIT_BYTES = 4 << 20
 """distribution-spec, pushing manifests: what a registry should take at least."""
+_WAIT_S = 1.0
+"""So long after a connection was cut, what of it had come may still be written."""
+
+
+class Busy(Exception):
+    """Another request is sending to that upload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What is on its way into a repository. Who holds `alone` writes to its file, and nobody else."""
+
+    repository: str
+    alone: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +69,7 @@ class Repositories:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._lock = threading.Lock()
-        self._uploads: dict[str, str] = {}
+        self._uploads: dict[str, Upload] = {}
 
     # --- blobs ---
 
@@ -87,17 +101,37 @@ class Repositories:
         upload = os.urandom(16).hex()
         files.make_directory(self.root / "uploads", durable=False)
         files.write_new(self.root / "uploads" / upload, b"")
-        self._uploads[upload] = repository
+        self._uploads[upload] = Upload(repository)
         return upload
 
     def uploaded(self, repository: str, upload: str) -> int | None:
         """How many bytes of an upload are here; None if there is no such upload in this repository."""
-        if self._uploads.get(upload) != repository:
+        known = self._uploads.get(upload)
+        if known is None or known.repository != repository:
             return None
-        return (self.root / "uploads" / upload).stat().st_size
+        try:
+            return (self.root / "uploads" / upload).stat().st_size
+        except FileNotFoundError:
+            # It has just become a blob, or nothing.
+            return None
+
+    @contextmanager
+    def alone(self, upload: str) -> Iterator[None]:
+        """For whoever adds to an upload, or finishes it: meanwhile nobody else does. Raises Busy."""
+        known = self._uploads.get(upload)
+        if known is None:
+            # What comes now finds that out.
+            yield
+            return
+        if not known.alone.acquire(timeout=_WAIT_S):
+            raise Busy
+        try:
+            yield
+        finally:
+            known.alone.release()
 
     def append(self, upload: str, chunks: Iterator[bytes]) -> None:
-        """Add to an upload."""
+        """Add to an upload that one has `alone`."""
         fd = files.open_to_append(self.root / "uploads" / upload)
         try:
             for chunk in chunks:
@@ -105,22 +139,30 @@ class Repositories:
         finally:
             os.close(fd)
 
-    def finish(self, repository: str, upload: str, digest: Digest) -> None:
-        """Make an upload the blob that it should be. Raises DigestMismatch, and forgets it, if it is another."""
+    def finish(self, repository: str, upload: str, digest: Digest) -> bool:
+        """Make an upload that one has `alone` the blob that it should be; False if it was cancelled.
+
+        It is an upload no more before it is hashed: what is hashed then is what is published. Raises DigestMismatch,
+        and forgets it, if it is another.
+        """
+        if self._uploads.pop(upload, None) is None:
+            return False
         path = self.root / "uploads" / upload
         found = _digest_of(path, digest.algorithm)
         if found != digest:
-            self.cancel(upload)
+            files.unlink(path)
             raise DigestMismatch(digest, str(found))
         with self._lock:
             self._publish(path, digest)
             self._hold(repository, digest)
-        self._uploads.pop(upload, None)
+        return True
 
-    def cancel(self, upload: str) -> None:
-        """Forget an upload."""
-        self._uploads.pop(upload, None)
+    def cancel(self, upload: str) -> bool:
+        """Forget an upload, whoever is sending to it; False if it is none any more."""
+        if self._uploads.pop(upload, None) is None:
+            return False
         files.unlink(self.root / "uploads" / upload)
+        return True
 
     # --- manifests and tags ---
 

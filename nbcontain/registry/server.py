@@ -22,7 +22,7 @@ from nbcontain.errors import BadDigest, BadDocument, DigestMismatch, StoreError
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import INDEX
 from nbcontain.oci.reference import is_repository, is_tag
-from nbcontain.registry.repositories import MANIFEST_LIMIT_BYTES, Contents, Kept, Repositories
+from nbcontain.registry.repositories import MANIFEST_LIMIT_BYTES, Busy, Contents, Kept, Repositories
 from nbcontain.values import dataclass
 
 _CHUNK_BYTES = 1 << 20
@@ -121,6 +121,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._route()
         except Refused as refused:
             self._refuse(refused)
+        except Busy:
+            self._refuse(Refused(409, "BLOB_UPLOAD_INVALID", "another request is sending to it"))
         except BadDigest as error:
             self._refuse(Refused(400, "DIGEST_INVALID", error.message))
         except DigestMismatch as error:
@@ -209,8 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
         if wanted is None:
             return self._going_on(repository, upload, 202)
         repositories.append(upload, self._body)
-        repositories.finish(repository, upload, wanted)
-        return self._created(f"/v2/{repository}/blobs/{wanted}", wanted)
+        return self._publish(repository, upload, wanted)
 
     def _upload(self, repository: str, upload: str) -> int:
         size = self.server.repositories.uploaded(repository, upload)
@@ -223,13 +224,19 @@ class _Handler(BaseHTTPRequestHandler):
         self._going_on(repository, upload, 204)
 
     def _append(self, repository: str, upload: str) -> None:
-        self._take(repository, upload)
+        with self.server.repositories.alone(upload):
+            self._take(repository, upload)
         self._going_on(repository, upload, 202)
 
     def _finish(self, repository: str, upload: str) -> None:
         digest = Digest.parse(self._query.get("digest", ""))
-        self._take(repository, upload)
-        self.server.repositories.finish(repository, upload, digest)
+        with self.server.repositories.alone(upload):
+            self._take(repository, upload)
+            self._publish(repository, upload, digest)
+
+    def _publish(self, repository: str, upload: str, digest: Digest) -> None:
+        if not self.server.repositories.finish(repository, upload, digest):
+            raise Refused(404, "BLOB_UPLOAD_UNKNOWN", upload)
         self._created(f"/v2/{repository}/blobs/{digest}", digest)
 
     def _take(self, repository: str, upload: str) -> None:
@@ -242,7 +249,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _cancel(self, repository: str, upload: str) -> None:
         self._upload(repository, upload)
-        self.server.repositories.cancel(upload)
+        if not self.server.repositories.cancel(upload):
+            raise Refused(404, "BLOB_UPLOAD_UNKNOWN", upload)
         self._answer(204)
 
     def _going_on(self, repository: str, upload: str, status: int) -> None:

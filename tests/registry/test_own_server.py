@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from nbcontain.engine import Engine
 from nbcontain.errors import ManifestUnknown, PortTaken, RegistryError
 from nbcontain.events import Emit
 from nbcontain.oci.image import INDEX, MANIFEST, Image
+from nbcontain.registry import repositories
 from nbcontain.registry.repositories import Repositories
 from nbcontain.registry.server import Heard, Server
 from nbcontain.store import files
@@ -246,6 +248,66 @@ def test_a_client_that_hangs_up_leaves_nothing_half_made(ask: Asker, server: Ser
     until(lambda: ask("GET", place)[1]["Range"] == "0-4")
     assert ask("PATCH", place, b"56789", {"Content-Range": "5-9"})[0] == 202
     assert ask("PUT", f"{place}?digest={digest_of(b'0123456789')}")[0] == 201
+
+
+class Slow:
+    """A client whose request has begun, and whose body comes in chunks when it says so; an empty one ends it."""
+
+    def __init__(self, host: str, method: str, place: str) -> None:
+        self.connection = http.client.HTTPConnection(host, timeout=5)
+        self.connection.putrequest(method, place)
+        self.connection.putheader("Transfer-Encoding", "chunked")
+        self.connection.endheaders()
+
+    def sends(self, *chunks: bytes) -> None:
+        for data in chunks:
+            self.connection.sock.sendall(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def status(self) -> int:
+        return self.connection.getresponse().status
+
+
+@pytest.mark.parametrize("how", ["PATCH", "PUT"])
+def test_what_is_published_nobody_goes_on_writing_to(
+    ask: Asker, server: Server, host: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Whoever sends to an upload has it alone: one who was thought dead may live, and be slow."""
+    monkeypatch.setattr(repositories, "_WAIT_S", 0.05)
+    good, place = b"0123456789", ask("POST", "/v2/a/blobs/uploads/")[1]["Location"]
+    ask("PATCH", place, good)
+    whole = f"{place}?digest={digest_of(good)}"
+    slow = Slow(host, how, place if how == "PATCH" else f"{place}?digest={digest_of(good + b'EVIL')}")
+    slow.sends(b"E")
+    until(lambda: ask("GET", place)[1]["Range"] == "0-10")
+    assert ask.error("PUT", whole) == (409, "BLOB_UPLOAD_INVALID")
+    assert ask.error("PATCH", place, b"x") == (409, "BLOB_UPLOAD_INVALID")
+    assert ask.error("GET", f"/v2/a/blobs/{digest_of(good)}") == (404, "BLOB_UNKNOWN")
+    slow.sends(b"VIL", b"")
+    assert slow.status() == {"PATCH": 202, "PUT": 201}[how]
+    if how == "PATCH":
+        assert ask.error("PUT", whole) == (400, "DIGEST_INVALID")
+
+
+def test_an_upload_that_is_cancelled_takes_no_more(ask: Asker, host: str) -> None:
+    place = ask("POST", "/v2/a/blobs/uploads/")[1]["Location"]
+    slow = Slow(host, "PUT", f"{place}?digest={digest_of(b'0123')}")
+    slow.sends(b"01")
+    until(lambda: ask("GET", place)[1]["Range"] == "0-1")
+    assert ask("DELETE", place)[0] == 204
+    slow.sends(b"23", b"")
+    assert slow.status() == 404
+    assert ask.error("GET", f"/v2/a/blobs/{digest_of(b'0123')}") == (404, "BLOB_UNKNOWN")
+
+
+def test_of_many_who_finish_an_upload_one_does(ask: Asker, server: Server, host: str) -> None:
+    data = os.urandom(3 << 20)
+    place = ask("POST", "/v2/a/blobs/uploads/")[1]["Location"]
+    ask("PATCH", place, data)
+    with ThreadPoolExecutor(8) as pool:
+        finish = [pool.submit(Asker(host), "PUT", f"{place}?digest={digest_of(data)}") for _ in range(8)]
+        assert sorted(each.result()[0] for each in finish) == [201, *[404] * 7]
+    assert ask("GET", f"/v2/a/blobs/{digest_of(data)}")[2] == data
+    assert files.names(server.repositories.root / "uploads") == []
 
 
 def test_what_was_not_answered_is_not_logged_with_the_answer_before(

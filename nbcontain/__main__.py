@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nbcontain.runtime.zygotes import Zygote
 
 _STARTING = ("run", "start", "restart", "doctor")
-_FAILED = 125
+_FAILED, _INTERRUPTED = 125, 130
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -24,10 +24,14 @@ def main(words: Sequence[str] | None = None) -> int:
 
     Those of this process's own command line end it, if nothing is left to be done.
     """
-    if words is not None:
-        return _status(list(words))
-    status = _status(sys.argv[1:])
-    _leave(status)
+    try:
+        status = _status(sys.argv[1:] if words is None else list(words))
+    except KeyboardInterrupt:
+        # Whatever it was doing: most of all while it imported what the command needs, or on the way out.
+        print("Interrupted", file=sys.stderr)
+        status = _INTERRUPTED
+    if words is None:
+        _leave(status)
     return status
 
 
@@ -79,8 +83,6 @@ def _status(words: list[str]) -> int:
             print(line)
         print(text, file=sys.stderr)
         return error.exit_status
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:
         # Whoever read us has gone (head, a closed pager): not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from machine import children_of, until
+from nbcontain import __main__
 from nbcontain.errors import StoreError
 from nbcontain.store.layout import Layout
 
@@ -144,6 +145,20 @@ def begins(root: Path, nbcontain: Nbcontain) -> Iterator[Begins]:
             return running
 
         yield begin
+
+
+@pytest.mark.parametrize("where", ["_begun", "_run"])
+def test_ctrl_c_is_one_word_whatever_goes_on(
+    where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before all that a command needs is imported, too."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(__main__, where, interrupted)
+    assert __main__.main(["images"]) == 130
+    assert capsys.readouterr() == ("", "Interrupted\n")
 
 
 def test_ctrl_c_ends_an_attached_container_that_does_not_heed_it(nbcontain: Nbcontain, begins: Begins) -> None:

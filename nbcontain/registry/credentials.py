@@ -46,7 +46,8 @@ class Keychain:
     """PATH, for helpers."""
 
     @classmethod
-    def of(cls, environ: Mapping[str, str]) -> Keychain:
+    def of(cls, environ: Mapping[str, str], run: Path = Path("/run")) -> Keychain:
+        """docker's file, or the one that is named, and then podman's in the order of containers-auth.json(5)."""
         home = Path(environ.get("HOME", "/nonexistent"))
         docker = Path(environ.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
         paths = [docker]
@@ -54,6 +55,10 @@ class Keychain:
             paths.insert(0, Path(environ["REGISTRY_AUTH_FILE"]))
         elif environ.get("XDG_RUNTIME_DIR"):
             paths.append(Path(environ["XDG_RUNTIME_DIR"]) / "containers" / "auth.json")
+        else:
+            # A kernel may have been started without it. podman looks for it then; and as root it has another place.
+            uid = str(os.getuid())
+            paths += [run / "user" / uid / "containers" / "auth.json", run / "containers" / uid / "auth.json"]
         paths.append(Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "containers" / "auth.json")
         return cls(tuple(paths), environ.get("PATH", os.defpath))
 

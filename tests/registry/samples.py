@@ -15,7 +15,7 @@ from nbcontain.registry.client import Patience
 
 
 def new_engine(root: Path, home: Path) -> Engine:
-    engine = Engine(root, {"PATH": os.environ["PATH"], "HOME": str(home)})
+    engine = Engine(root, {"PATH": os.environ["PATH"], "HOME": str(home), "XDG_RUNTIME_DIR": str(home)})
     engine.registry.patience = Patience(6, 0.001, 0.01)
     return engine
 

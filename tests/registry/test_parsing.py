@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -212,6 +213,37 @@ def test_dockers_credentials_are_found(tmp_path: Path) -> None:
     assert found.find("r.example", "team/app") == Credentials("anna", "ge:heim")
     assert found.find("r.example", "other/app") is None
     assert "heim" not in repr(found.find("docker.io"))
+
+
+def _logged_in(path: Path, name: str) -> Path:
+    path.parent.mkdir(parents=True)
+    auth = base64.b64encode(f"{name}:x".encode()).decode()
+    path.write_text(json.dumps({"auths": {"r.example": {"auth": auth}}}))
+    return path
+
+
+def test_podmans_credentials_are_found_in_its_own_order(tmp_path: Path) -> None:
+    """containers-auth.json(5); and where podman writes for whom nobody has named a place for what is of one session."""
+    run, home, own = tmp_path / "run", tmp_path / "home", tmp_path / "session"
+    environ = {"HOME": str(home)}
+    uid = os.getuid()
+
+    def user(**more: str) -> str:
+        known = Keychain.of(environ | more, run=run).find("r.example")
+        return known.username if known else ""
+
+    assert user() == ""
+    _logged_in(home / ".config/containers/auth.json", "config")
+    assert user() == "config"
+    _logged_in(run / f"containers/{uid}/auth.json", "root")
+    assert user() == "root"
+    _logged_in(run / f"user/{uid}/containers/auth.json", "rootless")
+    assert user() == "rootless"
+    assert user(XDG_RUNTIME_DIR=str(own)) == "config"
+    _logged_in(own / "containers/auth.json", "session")
+    assert user(XDG_RUNTIME_DIR=str(own)) == "session"
+    named = _logged_in(tmp_path / "named/auth.json", "named")
+    assert user(XDG_RUNTIME_DIR=str(own), REGISTRY_AUTH_FILE=str(named)) == "named"
 
 
 def test_a_helper_is_asked(tmp_path: Path) -> None:

@@ -111,11 +111,18 @@ def login(engine: Engine, words: LoginWords) -> Lines:
     host = words.registry or "docker.io"
     if words.password_stdin and not words.username:
         raise UsageError("login --password-stdin: who to be?", hint="login -u NAME --password-stdin")
-    username = words.username or input(f"username for {host}: ").strip()
-    # Asked for without echo, and never an argument: arguments are in histories and in notebooks.
-    password = (
-        sys.stdin.readline().rstrip("\r\n") if words.password_stdin else getpass.getpass(f"password for {host}: ")
-    )
+    try:
+        username = words.username or input(f"username for {host}: ").strip()
+        # Asked for without echo, and never an argument: arguments are in histories and in notebooks.
+        password = (
+            sys.stdin.readline().rstrip("\r\n") if words.password_stdin else getpass.getpass(f"password for {host}: ")
+        )
+    except (EOFError, NotImplementedError) as error:
+        # A notebook that runs by itself says the latter (IPython's StdinNotImplementedError).
+        raise UsageError(
+            f"nobody can be asked for a name and a password for {host}", why="there is no standard input",
+            hint=f"in a terminal: nbcontain login -u {words.username or 'NAME'} --password-stdin {host} < FILE",
+        ) from error  # fmt: skip
     if not username or not password:
         raise UsageError("login needs a name and a password")
     place = engine.registry.login(host, username, password)

@@ -385,8 +385,8 @@ class RegistryClient:
 
         try:
             return answer(f"https://{self.endpoint.host}")
-        except (OSError, http.client.HTTPException):
-            if not self.endpoint.insecure:
+        except (OSError, http.client.HTTPException) as error:
+            if not self.endpoint.insecure or refusals.speaks_tls(error):
                 raise
             return answer(f"http://{self.endpoint.host}")
 

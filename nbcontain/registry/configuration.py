@@ -5,9 +5,11 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import socket
 import ssl
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +119,9 @@ class Configuration:
         name = split_host(host, 443)[0]
         if host in self.insecure or name in self.insecure or is_loopback(name):
             return True
-        try:
-            address = ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return any("/" in each and address in ipaddress.ip_network(each, strict=False) for each in self.insecure)
+        networks = [network for each in self.insecure if (network := _network(each)) is not None]
+        # A name is looked up only where it may matter: somebody spoke of a range.
+        return bool(networks) and any(address in network for address in _addresses(name) for network in networks)
 
     def tls(self, host: str) -> ssl.SSLContext:
         """How to speak TLS with this host[:port]: certs.d/HOST/*.crt are its CAs, *.cert and *.key who we are.
@@ -135,14 +135,13 @@ class Configuration:
         for directory in (base / host for base in self.certificates):
             if not directory.is_dir():
                 continue
-            try:
-                for path in sorted(directory.glob("*.crt")):
+            for path in sorted(directory.glob("*.crt")):
+                with _usable(path):
                     context.load_verify_locations(cafile=path)
-                    has_own = True
-                for path in sorted(directory.glob("*.cert")):
-                    context.load_cert_chain(path, path.with_suffix(".key"))
-            except (ssl.SSLError, OSError) as error:
-                raise BadCertificate(f"cannot use the certificates in {directory}", why=str(error)) from error
+                has_own = True
+            for certificate, key in _identities(directory):
+                with _usable(certificate):
+                    context.load_cert_chain(certificate, key)
         if self._is_insecure(host) and not has_own:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -150,6 +149,47 @@ class Configuration:
             # A hundred and more of them: 10 ms that only who verifies should wait.
             authorities.trust(context, self.environ)
         return context
+
+
+def _identities(directory: Path) -> list[tuple[Path, Path]]:
+    """Who we are to one host: certificates and their keys. Raises BadCertificate where one is without the other."""
+    certificates, keys = sorted(directory.glob("*.cert")), sorted(directory.glob("*.key"))
+    halves = [(path, "key", path.with_suffix(".key")) for path in certificates]
+    halves += [(path, "certificate", path.with_suffix(".cert")) for path in keys]
+    for path, other, beside in halves:
+        if not beside.exists():
+            raise BadCertificate(
+                f"cannot use {path}", why=f"it is without its {other}",
+                hint=f"its {other} is to be in {beside.name} beside it",
+            )  # fmt: skip
+    return [(path, path.with_suffix(".key")) for path in certificates]
+
+
+@contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    """OpenSSL tells what is wrong with a file, and not with which."""
+    try:
+        yield
+    except (ssl.SSLError, OSError) as error:
+        why = error.strerror if not isinstance(error, ssl.SSLError) else error.reason
+        raise BadCertificate(f"cannot use {path}", why=why or str(error)) from error
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """A range of addresses; None for a host's name."""
+    try:
+        return ipaddress.ip_network(text, strict=False) if "/" in text else None
+    except ValueError:
+        return None
+
+
+def _addresses(name: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Those of a host, by its name or itself; none where nobody knows them."""
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except (OSError, ValueError):
+        return []
+    return [ipaddress.ip_address(str(address[0]).partition("%")[0]) for *_, address in found]
 
 
 def split_host(text: str, default_port: int) -> tuple[str, int]:

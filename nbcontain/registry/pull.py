@@ -15,7 +15,7 @@ from typing import Literal
 from nbcontain.errors import BadAddress, BadAnswer, BadDocument, DigestMismatch, RegistryError, Unsupported
 from nbcontain.events import Emit, Finished, Progress, Started, scope
 from nbcontain.oci import codec, platforms
-from nbcontain.oci.image import INDEX, Descriptor, Image, Layer, Platform
+from nbcontain.oci.image import CONFIG, INDEX, Descriptor, Image, Layer, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT
 from nbcontain.registry.client import RegistryClient
@@ -27,6 +27,7 @@ from nbcontain.values import dataclass
 
 PARALLEL = 3
 _INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
+_CONFIGS = frozenset({CONFIG, "application/vnd.docker.container.image.v1+json"})
 _REPORT_BYTES = 1 << 20
 _RANGE = re.compile(r"bytes (\d{1,19})-\d*/(?:\d+|\*)")
 _DEPTH, _MANIFESTS = 3, 1000
@@ -63,7 +64,7 @@ class Pull:
             chosen = platforms.choose(self._manifests(reference, raw), platform, reference.familiar)
             raw = self._document(reference, chosen)
         manifest = codec.parse_manifest(_of_schema_2(raw, chosen, reference))
-        if not manifest.config.media_type.endswith((".config.v1+json", ".image.v1+json")):
+        if manifest.config.media_type not in _CONFIGS:
             raise Unsupported(f"{reference.familiar} is an artifact and no image", why=manifest.config.media_type)
         for layer in manifest.layers:
             if any(word in layer.media_type for word in _FOREIGN):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import os
 import re
@@ -10,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
-from nbcontain.errors import BadAddress, BadAnswer, ImageNotFound, ManifestUnknown
+from nbcontain.errors import BadAddress, BadAnswer, DigestMismatch, ImageNotFound, ManifestUnknown
 from nbcontain.events import Emit, Finished, Progress, Started
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Descriptor, Image
@@ -129,11 +130,8 @@ class Push:
         """Have this blob in the repository; how, if nothing had to be sent."""
         if self.client.has_blob(repository, descriptor):
             return "already there"
-        fd = os.open(self.store.blobs.path(descriptor.digest), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return self._upload(repository, descriptor, sources, fd, report)
-        finally:
-            os.close(fd)
+        with self.store.blobs.opened(descriptor.digest) as blob:
+            return self._upload(repository, descriptor, sources, blob.fileno(), report)
 
     def _upload(
         self, repository: str, descriptor: Descriptor, sources: Sequence[str], fd: int, report: Callable[[int], None]
@@ -158,6 +156,8 @@ class Push:
                 raise
             except (OSError, http.client.HTTPException, BadAnswer) as error:
                 self.client.wire.strike()
+                if not failures:
+                    _check_whole(fd, descriptor, is_refused=isinstance(error, BadAnswer))
                 failures += 1
                 if failures >= patience.tries:
                     raise error if isinstance(error, BadAnswer) else self.client.unreachable(error) from error
@@ -217,6 +217,27 @@ class Push:
             location, done = self._location(response), done + size
             report(done)
         self._put(location, repository, descriptor, (fd, descriptor.size, 0), lambda count: None, once=False)
+
+
+def _check_whole(fd: int, descriptor: Descriptor, *, is_refused: bool) -> None:
+    """Before anybody else is blamed: whether what was sent is what it should be. Raises DigestMismatch.
+
+    It is hashed only where the registry has refused it: that takes as long as to read it.
+    """
+    digest = descriptor.digest
+    size = os.fstat(fd).st_size
+    found = f"{size} bytes"
+    if size == descriptor.size:
+        if not is_refused:
+            return
+        with os.fdopen(os.dup(fd), "rb") as file:
+            file.seek(0)
+            found = hashlib.file_digest(file, digest.algorithm).hexdigest()
+    if found != digest.hex:
+        raise DigestMismatch(
+            f"{descriptor.size} bytes of {digest}", found, why="the blob is damaged here, in the store",
+            hint="%nbcontain system check --full --repair sets it aside; then pull, load or build the image again",
+        )  # fmt: skip
 
 
 def _scopes(repository: str) -> tuple[str, ...]:

@@ -209,7 +209,12 @@ class Registries:
             if not chosen:
                 raise ImageNotFound(f"no image {reference.familiar_repository!r} here")
         else:
-            chosen = {Reference.new(to) if to else reference: images.index(reference) or images.get(reference)}
+            try:
+                chosen = {Reference.new(to) if to else reference: images.index(reference) or images.get(reference)}
+            except ImageNotFound as error:
+                if alike := _alike(reference, [each for each, _ in images.list() if each]):
+                    error.hint = f"%image tag {alike.familiar} {reference.familiar}"
+                raise
         target = next(iter(chosen))
 
         def body(emit: Emit, wire: Wire) -> tuple[tuple[Reference, Digest], ...]:
@@ -389,6 +394,13 @@ def _registry(text: str) -> Reference:
     if text == "docker.io" or "index.docker.io" in text:
         return Reference.parse("docker.io/library/x")
     return replace(Reference.parse("localhost/x"), registry=text.partition("/")[0])
+
+
+def _alike(wanted: Reference, known: Sequence[Reference]) -> Reference | None:
+    """The image that is meant by whoever pushes a name that it does not have yet: it is called so, but nowhere."""
+    name = wanted.repository.rpartition("/")[2]
+    found = [each for each in known if each.tag and each.familiar_repository == name and not _same(each, wanted)]
+    return min(found, key=lambda each: (each.tag != wanted.tag, each.tag != "latest"), default=None)
 
 
 def _same(one: Reference, other: Reference) -> bool:

@@ -13,7 +13,16 @@ from nbcontain.build.sources import is_archive
 from nbcontain.build.submodules import submodules_of
 from nbcontain.display.harmless import visible
 from nbcontain.display.template import Template
-from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference, BuildError, StoreError, UsageError
+from nbcontain.errors import (
+    BadAddress,
+    BadArchive,
+    BadDigest,
+    BadDocument,
+    BadReference,
+    BuildError,
+    StoreError,
+    UsageError,
+)
 from nbcontain.events import Output, Record, decode, encode
 from nbcontain.linux import foreign, limits
 from nbcontain.linux.seccomp import program
@@ -23,6 +32,7 @@ from nbcontain.oci.image import LAYER_TAR, Descriptor, Image, ImageConfig, Layer
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import Fields, load
 from nbcontain.registry import refusals, registries_conf
+from nbcontain.registry.addresses import joined, parsed
 from nbcontain.registry.challenges import next_link, parse_challenges, retry_after_s
 from nbcontain.store import cache, compression, contents, file_trees, owners, tar
 
@@ -208,6 +218,9 @@ PARSERS: dict[str, Parser] = {
         _text(parse_challenges), (), b'Bearer realm="https://r.example/t",service="s",scope="repository:a:pull", Basic'
     ),
     "page link": Parser(_text(next_link), (), b'</v2/a/tags/list?n=2&last=b>; rel="next"'),
+    "URL": Parser(
+        _text(lambda text: parsed(joined("https://r.example/v2/", text))), (BadAddress,), b"https://h.example:5000/x?y=z"
+    ),
     "retry after": Parser(_text(retry_after_s), (), b"Thu, 01 Jan 2026 00:00:05 GMT"),
     "token": Parser(
         lambda data: refusals.json_object(data, "token"), (BadDocument,), b'{"token": "x", "expires_in": 300}',

@@ -233,7 +233,7 @@ else:
         if not frozen:
             return plainly
         each = [f"_set(self, {name!r}, {value})" for name, value in fields]
-        if not is_open:
+        if not is_open or not each:
             return each
         opened = ["_set(self, '__class__', _open)", *plainly, "self.__class__ = _cls"]
         # A type that inherits this constructor has another layout, and is not opened by it.
@@ -246,9 +246,10 @@ else:
             names = cls.__value_init__[0]
             scope = {"_cls": cls, "_open": open_type, "_new": object.__new__, "MISSING": MISSING}
             body = [f"_made.{name} = _old.{name} if {name} is MISSING else {name}" for name in names]
-            given = ", ".join(f"{name}=MISSING" for name in names)
+            given = "".join(f", {name}=MISSING" for name in names)
             lines = ["_made = _new(_open)", *body, "_made.__class__ = _cls", "return _made"]
-            exec(f"def replaced(_old, /, *, {given}):\n " + "\n ".join(lines), scope)  # noqa: S102 - names of this source
+            start = f"def replaced(_old, /{', *' if given else ''}{given}):"
+            exec(f"{start}\n " + "\n ".join(lines), scope)  # noqa: S102 - names of this source
             _REPLACING[cls] = scope["replaced"]
             return scope["replaced"](value, **changes)
 

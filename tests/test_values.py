@@ -174,6 +174,21 @@ def test_many_values_of_a_generic_type() -> None:
     assert [Sealed(each).inside for each in range(40)] == [replace(Sealed(0), inside=each).inside for each in range(40)]
 
 
+def test_many_values_of_a_type_without_fields() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Nothing:
+        """As options that there are none of."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Open:
+        """The same without slots."""
+
+    for kind in (Nothing, Open):
+        assert [replace(kind()) for _ in range(40)] == [kind()] * 40
+        with pytest.raises(TypeError):
+            kind(1)
+
+
 def test_copies_and_pickles_are_equal() -> None:
     assert copy.deepcopy(Named(1)) == Named(1) == copy.copy(Named(1)) == pickle.loads(pickle.dumps(Named(1)))
 

@@ -13,6 +13,11 @@ from nbcontain.store.whiteouts import is_whiteout, join
 LEAF_BYTES = 255
 MANY = 128
 _SYMLINK_HOPS = 40
+_STEPS, _STEPS_OF_ONE = 2_000_000, 64
+"""So many directories an archive may go through in all, beyond so many for each that it names: an honest tree is some
+twenty deep. Links that lead down and up again make of a name of four bytes a way of tens of thousands."""
+_STEPS_TO_MAKE, _LINK_BYTES_OF_ONE = 16, 64
+"""One that is made takes as long; so many bytes of a link as long as one."""
 
 Opened = tuple[int, bytes]
 """The fd of a directory, and its path with symlinks resolved: relative bytes without `.` and `..`, b"" is the root."""
@@ -35,6 +40,7 @@ class OpenDirectories:
         self._leaving = leaving
         self._open: dict[bytes, Opened] = {}
         """By the path as asked for."""
+        self._steps, self._free = _STEPS, 0
         self.spelled: dict[bytes, Opened] = {}
         """By what stands before the last slash of a member's name, as it stands there."""
 
@@ -55,11 +61,13 @@ class OpenDirectories:
     def at(self, parts: list[bytes], asked: bytes, *, make: bool = True) -> Opened:
         """The directory at `parts`, made if it is missing; symlinks are resolved beneath the root.
 
-        Raises BadArchive where something else stands in the way, FileNotFoundError if not `make`.
+        Raises BadArchive where something else stands in the way, or there is no end of it; FileNotFoundError if not
+        `make`.
         """
         if (known := self._open.get(asked)) is not None:
             return known
         fd, hops, is_owned, todo = self._root, 0, False, parts[::-1]
+        self._free = _STEPS_OF_ONE
         walked: list[bytes] = []
         above = self._open.get(b"/".join(parts[:-1])) if len(parts) > 1 else None
         if above is not None:
@@ -70,16 +78,22 @@ class OpenDirectories:
             while todo:
                 part = todo.pop()
                 if part == b"..":
-                    # Only from a symlink; an entry's own name cannot have it.
-                    todo.extend(reversed(walked[:-1]))
+                    # Only from a symlink; an entry's own name cannot have it. However many: one goes down once.
+                    kept = len(walked) - 1
+                    while todo and todo[-1] == b"..":
+                        todo.pop()
+                        kept -= 1
+                    todo.extend(reversed(walked[: max(0, kept)]))
                     walked = []
                     fd, is_owned = self._step(fd, is_owned, self._root), False
                     continue
+                self._count(1)
                 try:
                     below = open_directory(part, fd)
                 except FileNotFoundError:
                     if not make:
                         raise
+                    self._count(_STEPS_TO_MAKE)
                     os.mkdir(part, 0o755, dir_fd=fd)
                     below = open_directory(part, fd)
                 except NotADirectoryError:
@@ -94,6 +108,7 @@ class OpenDirectories:
                         if hops > _SYMLINK_HOPS:
                             raise BadArchive(f"too many symlinks in {asked!r}") from None
                         target = os.readlink(part, dir_fd=fd)
+                        self._count(len(target) // _LINK_BYTES_OF_ONE)
                         todo.extend(p for p in reversed(target.split(b"/")) if p not in (b"", b"."))
                         if target.startswith(b"/"):
                             walked = []
@@ -116,6 +131,15 @@ class OpenDirectories:
         self._open[asked] = found
         return found
 
+    def _count(self, steps: int) -> None:
+        """So many more. Raises BadArchive where they are too many."""
+        self._free -= steps
+        if self._free >= 0:
+            return
+        self._steps, self._free = self._steps + self._free, 0
+        if self._steps < 0:
+            raise BadArchive("the archive leads through too many directories", why="it was made to last for ever")
+
     @staticmethod
     def _step(fd: int, is_owned: bool, to: int) -> int:
         if is_owned:
@@ -131,9 +155,12 @@ class OpenDirectories:
         self.spelled.clear()
 
     def exact(self, path: bytes) -> int:
-        """A directory by its resolved path, no symlink on the way."""
+        """A directory by its resolved path, no symlink on the way. Raises BadArchive where that was asked too often."""
+        parts = split(path)
+        self._free = 0
+        self._count(len(parts))
         fd = os.dup(self._root)
-        for part in split(path):
+        for part in parts:
             try:
                 below = open_directory(part, fd)
             finally:

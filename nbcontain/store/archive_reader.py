@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
+from sys import getsizeof
 from typing import TYPE_CHECKING, Protocol
 
 from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
     from nbcontain.store.early import Early
 
 _CONTENTS = ("manifest.json", "index.json", "oci-layout", "repositories")
-_DOCUMENTS_BYTES = 128 << 20
-_BLOBS = 2000
+_MEMBERS, _BLOBS = 100_000, 2000
+_KEPT_BYTES, _MEMBER_BYTES = 64 << 20, 200
+"""What may be kept in memory of one archive: documents, names, and where links lead; and of that for each member."""
 _EARLY_BYTES = 256 << 10
 """A smaller layer is unpacked in no time when its turn comes."""
 _DEPTH = 3
+_OF_FILES = "import makes an image of the archive of a file system."
 INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00")
 Choose = Callable[[Sequence[Descriptor], str], Sequence[Descriptor]]
@@ -112,15 +115,19 @@ class _Intake:
         self._stack = stack
         self._told = told
         self._early = early
-        self._through = self._kept = 0
+        self._through = self._kept_bytes = self._members = 0
 
     def take(self, name: str, size: int, link: str, body: _Body) -> None:
         """One member; a later one of the same name wins."""
+        self._members += 1
+        if self._members > _MEMBERS:
+            raise BadArchive(f"an archive of images has no more than {_MEMBERS} members", hint=_OF_FILES)
         for known in (self.documents, self._held, self._links):
             known.pop(name, None)
         if link:
             if name in _CONTENTS:
                 raise BadArchive(f"{name} of the archive is a link")
+            self._keep(name, getsizeof(link))
             self._links[name] = link
             return
         first = bytes(body.chunk())
@@ -134,17 +141,25 @@ class _Intake:
             self._large(name, size, first, body)
 
     def _document(self, name: str, size: int, first: bytes, body: _Body) -> None:
-        self._kept += size
-        if size > DOCUMENT_LIMIT or self._kept > _DOCUMENTS_BYTES:
+        if size > DOCUMENT_LIMIT:
             raise BadArchive(f"{name} of the archive is too large", why=f"{size} bytes")
+        self._keep(name, size)
         data = bytearray(first)
         while piece := body.chunk():
             data += piece
         self.documents[name] = bytes(data)
 
+    def _keep(self, name: str, size_bytes: int) -> None:
+        """So much of this member stays in memory. Raises BadArchive where it is too much with all others."""
+        self._kept_bytes += getsizeof(name) + size_bytes + _MEMBER_BYTES
+        if self._kept_bytes > _KEPT_BYTES:
+            why = f"its documents, names and links are more than {_KEPT_BYTES >> 20} MiB"
+            raise BadArchive(f"{name[:80]} of the archive is too much", why=why)
+
     def _large(self, name: str, size: int, first: bytes, body: _Body) -> None:
         if len(self._held) >= _BLOBS:
-            raise BadArchive(f"the archive has more than {_BLOBS} large files")
+            raise BadArchive(f"the archive has more than {_BLOBS} large files", hint=_OF_FILES)
+        self._keep(name, 0)
         blob = self._stack.enter_context(self._blobs.writer())
         early = self._early if self._early is not None and self._is_early(name, size, first) else None
         if name.startswith("blobs/") or first.startswith(_COMPRESSED):
@@ -298,7 +313,7 @@ class _Intake:
         entries = list(self._docker_entries())
         if not entries:
             raise BadArchive("this is no archive of images", why="it has neither index.json nor manifest.json",
-                             hint="import makes an image of the archive of a file system.")  # fmt: skip
+                             hint=_OF_FILES)  # fmt: skip
         layers: dict[str, tuple[Descriptor, DiffID | None]] = {}
         for config, tags, paths in entries:
             raw_config = self.documents.get(self._place(_inside(config)))

@@ -29,18 +29,24 @@ if TYPE_CHECKING:
     """Name, kind, mode, uid, gid, size, mtime_ns; what few have; the digest of its bytes, where it was made."""
 
 INVENTORY = "inventory"
-LIMIT_BYTES = 256 << 20
+LIMIT_BYTES = 64 << 20
 _VERSION = 1
 _WORTH_ENTRIES, _WORTH_BYTES = 256, 8 << 20
 """With less of both the tar is read as quickly."""
+_KEPT_BYTES, _ENTRY_BYTES = 32 << 20, 150
+"""Of more memory there is no inventory: so much it takes for each entry, beside its name."""
+_MORE_BYTES, _ESCAPED = 300, 6
+"""What few have takes so much more, and each of its bytes up to as many of JSON's."""
+_TOGETHER = 512
 _LEVEL = 1
 _COLUMNS = ("modes", "uids", "gids", "sizes", "mtimes")
 
 
 class Recorder:
-    """Takes down the members of one tar, in their order."""
+    """Takes down the members of one tar, in their order. What takes too much memory is forgotten."""
 
     def __init__(self) -> None:
+        self._left_bytes = _KEPT_BYTES
         self._names: list[bytes] = []
         """Of one member each, or of several, with a zero byte between them."""
         self._kinds = bytearray()
@@ -50,9 +56,15 @@ class Recorder:
 
     def take(self, entry: tar.Entry) -> None:
         """One more."""
+        self._left_bytes -= len(entry.name) + _ENTRY_BYTES
         if entry.link or entry.xattrs or entry.major or entry.minor:
+            more = len(entry.link) + sum(map(len, (*entry.xattrs, *entry.xattrs.values())))
+            self._left_bytes -= _MORE_BYTES + _ESCAPED * more
             xattrs = {_text(key): _text(value) for key, value in entry.xattrs.items()}
             self._more[len(self._kinds)] = [_text(entry.link), [entry.major, entry.minor], xattrs]
+        if self._left_bytes < 0:
+            self._forget()
+            return
         self._names.append(entry.name)
         self._kinds += entry.kind
         modes, uids, gids, sizes, mtimes = self._columns
@@ -65,6 +77,12 @@ class Recorder:
 
     def take_made(self, made: Made) -> None:
         """Several more."""
+        links, count = made.kinds.count(tar.SYMLINK), len(made.kinds)
+        self._left_bytes -= len(made.names) - count + count * _ENTRY_BYTES  # zero bytes are no part of a name
+        self._left_bytes -= links * _MORE_BYTES + _ESCAPED * (len(made.links) - links)
+        if self._left_bytes < 0:
+            self._forget()
+            return
         first, place = len(self._kinds), -1
         for link in made.links.split(b"\0")[:-1]:
             place = made.kinds.index(tar.SYMLINK, place + 1)
@@ -75,21 +93,43 @@ class Recorder:
             known += new
         self._size_bytes += made.size_bytes
 
+    def _forget(self) -> None:
+        """There will be no inventory."""
+        self._names.clear()
+        self._kinds.clear()
+        self._more.clear()
+        for column in self._columns:
+            column.clear()
+        self._size_bytes = 0
+
     @property
     def is_worth_it(self) -> bool:
         """Whether there is to be an inventory."""
+        if self._left_bytes < 0:
+            return False
         return len(self._kinds) >= _WORTH_ENTRIES or self._size_bytes >= _WORTH_BYTES
 
     def packed(self, digests: Mapping[int, bytes] | None = None) -> bytes:
         """The inventory's bytes; nothing where it is not worth a file. `digests` are by the entries' places."""
         if not self.is_worth_it:
             return b""
-        document: dict[str, Any] = {
-            "version": _VERSION, "names": _text(b"\0".join(self._names)), "kinds": _text(bytes(self._kinds)),
-            **dict(zip(_COLUMNS, self._columns, strict=True)), "more": self._more,
-            "digests": {place: digest.hex() for place, digest in (digests or {}).items()},
+        packer = zlib.compressobj(_LEVEL)
+        return b"".join(map(packer.compress, self._parts(digests or {}))) + packer.flush()
+
+    def _parts(self, digests: Mapping[int, bytes]) -> Iterator[bytes]:
+        """The document, part by part: as a whole it takes several times the memory of what it says."""
+        yield b'{"version":%d,"names":"' % _VERSION
+        for start in range(0, len(self._names), _TOGETHER):
+            names = _json(_text(b"\0".join(self._names[start : start + _TOGETHER])))
+            yield (b"\\u0000" if start else b"") + names[1:-1]
+        yield b'"'
+        others: dict[str, Any] = {
+            "kinds": _text(bytes(self._kinds)), **dict(zip(_COLUMNS, self._columns, strict=True)),
+            "more": self._more, "digests": {place: digest.hex() for place, digest in digests.items()},
         }  # fmt: skip
-        return zlib.compress(json.dumps(document, separators=(",", ":")).encode("ascii"), _LEVEL)
+        for name, value in others.items():
+            yield b",%s:%s" % (_json(name), _json(value))
+        yield b"}"
 
 
 def rows(data: bytes) -> Iterator[Row]:
@@ -135,6 +175,10 @@ def keep(snapshots: Snapshotter, name: ChainID, data: bytes) -> None:
     if data and snapshots.holds(name):
         with suppress(OSError, StoreError):
             files.replace(snapshots.shelf.snapshot(name) / INVENTORY, data, durable=False)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
 
 
 def _text(data: bytes) -> str:

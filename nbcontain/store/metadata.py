@@ -10,7 +10,7 @@ from collections.abc import Callable
 from nbcontain.linux.directories import open_directory
 from nbcontain.store import tar
 from nbcontain.store.owners import NODE, OWNER, Ledger, Record
-from nbcontain.store.whiteouts import is_kept_xattr, join
+from nbcontain.store.whiteouts import join
 
 _NO_ID = 0xFFFF_FFFF
 _OWNER_REFUSED = frozenset({errno.EINVAL, errno.EPERM})
@@ -129,7 +129,7 @@ class Metadata:
 
     def _set_xattrs(self, fd: int, entry: tar.Entry) -> None:
         for name, value in entry.xattrs.items():
-            if not is_kept_xattr(name) or (self._ledger is not None and name in (OWNER, NODE)):
+            if self._ledger is not None and name in (OWNER, NODE):
                 continue
             try:
                 os.setxattr(fd, name, value)

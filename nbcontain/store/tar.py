@@ -18,6 +18,7 @@ from nbcontain.store.tar_fields import DEFAULT_LIMITS as DEFAULT_LIMITS
 from nbcontain.store.tar_fields import Limits as Limits
 from nbcontain.store.tar_fields import decimal, nanoseconds, number, octal
 from nbcontain.store.tar_fields import parse_pax as parse_pax
+from nbcontain.store.whiteouts import is_kept_xattr
 from nbcontain.values import dataclass, field
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -70,6 +71,7 @@ class Entry:
     major: int = 0
     minor: int = 0
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
+    """Those that a layer keeps."""
 
 
 class Reader:
@@ -357,7 +359,7 @@ class Reader:
         if kind in (CHARACTER, BLOCK_DEVICE):
             entry.major, entry.minor = known(header[329:337], "device"), known(header[337:345], "device")
         if extended:
-            _extend(entry, extended)
+            _extend(entry, extended, self._limits)
         if kind not in _PLAIN:
             words = "a sparse file" if kind == b"S" else f"an entry of the unknown type {kind!r}"
             raise BadArchive(f"{words}: {entry.name!r}", hint="Make the archive without --sparse or other extensions.")
@@ -413,11 +415,21 @@ class _Buffer:
         return self._view[: self._stream.readinto(self._view) or 0]
 
 
-def _extend(entry: Entry, records: dict[bytes, bytes]) -> None:
-    """Let PAX records overrule the header's fields; an empty value takes a record back."""
+def _extend(entry: Entry, records: dict[bytes, bytes], limits: Limits) -> None:
+    """Let PAX records overrule the header's fields; an empty value takes a record back.
+
+    Attributes that are no layer's business are dropped here, before anybody keeps them.
+    """
+    left = limits.xattrs_bytes
     for key, value in records.items():
         if key.startswith(XATTR):
-            entry.xattrs[key[len(XATTR) :]] = value
+            name = key[len(XATTR) :]
+            if not is_kept_xattr(name):
+                continue
+            left -= len(name) + len(value)
+            if len(value) > limits.xattr_bytes or left < 0:
+                raise BadArchive(f"{entry.name!r} has extended attributes of more bytes than a file can have")
+            entry.xattrs[name] = value
         elif key.startswith(b"GNU.sparse."):
             raise BadArchive(f"a sparse file: {entry.name!r}", hint="Make the archive without --sparse.")
         elif not value:

@@ -17,6 +17,10 @@ class Limits:
     """Of one PAX header or long name."""
     path_bytes: int = 4096
     """PATH_MAX; no less than one header can say."""
+    xattr_bytes: int = 64 << 10
+    """Of one extended attribute: the kernel's XATTR_SIZE_MAX."""
+    xattrs_bytes: int = 256 << 10
+    """Of all that one entry has."""
 
 
 DEFAULT_LIMITS = Limits()

@@ -26,12 +26,17 @@ if TYPE_CHECKING:
 
     from nbcontain.store.plain_members import Made, PlainMembers
 
+    Directory = tuple[int, int, int, int, dict[bytes, bytes]]
+    """What is set of one at the end: mode, user, group, time in ns, extended attributes."""
     Ids = Literal["all", "single"]  # whether owners can be kept here, or everything belongs to the only id there is
 else:
     Ids = str
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LEAF = (b"", b".", b"..")
+_NONE: dict[bytes, bytes] = {}
+_KEPT_BYTES, _DIRECTORY_BYTES = 128 << 20, 300
+"""What may be kept in memory of one archive until its end; and of that for each directory, beside its path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +124,9 @@ class Target:
         self._opaque_xattr = opaque_xattr(userxattr=userxattr)
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._opened = OpenDirectories(self._root, self._is_own, self._make_opaque, self._leave)
-        self._directories: dict[bytes, tar.Entry] = {}
+        self._directories: dict[bytes, Directory] = {}
         """Owner, mode and time of directories are set at the end, when nothing changes them any more."""
+        self._left_bytes = _KEPT_BYTES
         self._maker: PlainMembers | None = None
 
     def __enter__(self) -> Target:
@@ -192,9 +198,9 @@ class Target:
         while place >= 0:
             name = names[place]
             head, leaf = parted(name)
-            self._directories[join(self._opened.spelled[head][1], leaf)] = tar.Entry(
-                name, tar.DIRECTORY, modes[place], uids[place], gids[place], 0, mtimes[place]
-            )
+            path = join(self._opened.spelled[head][1], leaf)
+            self._keep(len(path) + _DIRECTORY_BYTES)
+            self._directories[path] = modes[place], uids[place], gids[place], mtimes[place], _NONE
             place = members.kinds.find(tar.DIRECTORY, place + 1)
 
     # --- one member ---
@@ -211,7 +217,7 @@ class Target:
                 if entry.kind != tar.DIRECTORY:
                     raise BadArchive("the archive replaces the root directory by something else")
                 if self._is_layer or self._is_whole:
-                    self._directories[b""] = entry
+                    self._put_off(b"", entry)
                 return
             is_last = parts[-1] == leaf
             leaf = parts.pop()
@@ -238,7 +244,7 @@ class Target:
                 if self._make_way(parent, leaf, entry):
                     self._make(parent, path, leaf, entry, data)
                 else:
-                    self._directories[join(path, leaf)] = entry
+                    self._put_off(join(path, leaf), entry)
             finally:
                 os.close(parent)
 
@@ -250,7 +256,7 @@ class Target:
         elif kind == tar.DIRECTORY:
             # Already as it will be, where that does not stand in the way of its content.
             os.mkdir(leaf, entry.mode if entry.mode & 0o7700 == 0o700 else 0o700, dir_fd=parent)
-            self._directories[join(path, leaf)] = entry
+            self._put_off(join(path, leaf), entry)
         elif kind == tar.SYMLINK:
             if not entry.link:
                 raise BadArchive(f"{entry.name!r} is a symlink to nowhere")
@@ -362,6 +368,18 @@ class Target:
 
     # --- directories ---
 
+    def _put_off(self, path: bytes, entry: tar.Entry) -> None:
+        """What this says of a directory is set at the end."""
+        xattrs = entry.xattrs
+        self._keep(len(path) + _DIRECTORY_BYTES + sum(map(len, (*xattrs, *xattrs.values()))))
+        self._directories[path] = entry.mode, entry.uid, entry.gid, entry.mtime_ns, xattrs or _NONE
+
+    def _keep(self, size_bytes: int) -> None:
+        """So many more bytes stay in memory. Raises BadArchive where it is too much."""
+        self._left_bytes -= size_bytes
+        if self._left_bytes < 0:
+            raise BadArchive("the archive has too many names to remember", why=f"they take {_KEPT_BYTES >> 20} MiB")
+
     def _finish_directories(self) -> None:
         """Owner, mode, attributes and time of each directory, deepest first. What became something else is left out."""
         self._opened.forget()
@@ -371,7 +389,9 @@ class Target:
                 head, _, leaf = path.rpartition(b"/")
                 try:
                     parent = self._at(head, way)
-                    self._metadata.set_directory(parent, head, leaf, self._directories[path])
+                    mode, uid, gid, mtime_ns, xattrs = self._directories[path]
+                    entry = tar.Entry(path, tar.DIRECTORY, mode, uid, gid, 0, mtime_ns, xattrs=xattrs)
+                    self._metadata.set_directory(parent, head, leaf, entry)
                 except (FileNotFoundError, NotADirectoryError):
                     continue
         finally:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from nbcontain.store.plain_members import Made
 
 
+_NAME_BYTES = 100
+"""A name takes so much more than its own bytes."""
+
+
 class TreeTarget(Target):
     """A tree that a layer is laid on: the outcome is what an overlay of both would show."""
 
@@ -40,6 +44,7 @@ class TreeTarget(Target):
 
     def _claim_path(self, path: bytes) -> None:
         while path not in self._own:
+            self._keep(len(path) + _NAME_BYTES)
             self._own.add(path)
             path = path.rpartition(b"/")[0]
 

@@ -136,7 +136,8 @@ FILE = raw(b"f")
             mtime_ns=st.integers(-(2**31), 2**34).map(lambda seconds: seconds * 10**9),
             link=st.binary(max_size=300).filter(lambda name: b"\0" not in name),
             xattrs=st.dictionaries(
-                st.binary(min_size=1, max_size=9).filter(lambda key: not set(key) & set(b"=\0")), st.binary(max_size=40)
+                st.binary(min_size=1, max_size=9).filter(lambda key: not set(key) & set(b"=\0")).map(b"user.".__add__),
+                st.binary(max_size=40),
             ),
         ),
         max_size=4,

@@ -25,7 +25,7 @@ from nbcontain.oci.strict_json import DOCUMENT_LIMIT, load
 from nbcontain.store import archive_directory, tar
 from nbcontain.store.archive_writer import CONTAINERD_NAME, Saved, blob_path
 from nbcontain.store.blobs import Blobs
-from nbcontain.store.compression import uncompressed
+from nbcontain.store.compression import MAGICS, uncompressed
 from nbcontain.store.layer_writer import LayerWriter, ring_for
 from nbcontain.store.open_directories import split
 from nbcontain.values import dataclass
@@ -42,7 +42,6 @@ _EARLY_BYTES = 256 << 10
 _DEPTH = 3
 _OF_FILES = "import makes an image of the archive of a file system."
 INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
-_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00")
 Choose = Callable[[Sequence[Descriptor], str], Sequence[Descriptor]]
 """Which manifests of an index of several platforms, of those that the archive holds."""
 Write = Callable[[bytes | memoryview], object]
@@ -136,7 +135,7 @@ class _Intake:
             first += more
         if name in _CONTENTS or (first.lstrip()[:1] in (b"{", b"[") and size <= DOCUMENT_LIMIT):
             self._document(name, size, first, body)
-        elif size >= tar.BLOCK or first.startswith(_COMPRESSED) or (size and name.startswith("blobs/")):
+        elif size >= tar.BLOCK or first.startswith(MAGICS) or (size and name.startswith("blobs/")):
             # Anything else that is smaller is no layer: docker's old VERSION files.
             self._large(name, size, first, body)
 
@@ -162,7 +161,7 @@ class _Intake:
         self._keep(name, 0)
         blob = self._stack.enter_context(self._blobs.writer())
         early = self._early if self._early is not None and self._is_early(name, size, first) else None
-        if name.startswith("blobs/") or first.startswith(_COMPRESSED):
+        if name.startswith("blobs/") or first.startswith(MAGICS):
             with (early and early.follow(blob.path)) or nullcontext() as growing:
                 self._copy(first, body, blob.write, *((growing.wrote,) if growing is not None else ()))
             self._held[name] = _Held(lambda media_type: (blob.commit(media_type), None), blob.digest())
@@ -186,7 +185,7 @@ class _Intake:
 
     def _is_early(self, name: str, size: int, first: bytes) -> bool:
         """Whether a member is worth being unpacked already."""
-        is_layer = first.startswith(_COMPRESSED) or first[257:262] == b"ustar"
+        is_layer = first.startswith(MAGICS) or first[257:262] == b"ustar"
         if not is_layer or size < _EARLY_BYTES:
             return False
         with suppress(BadDigest):

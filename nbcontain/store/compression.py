@@ -113,12 +113,16 @@ _KINDS: dict[bytes, tuple[str, Callable[[], Decompressor]]] = {
     b"\x28\xb5\x2f\xfd": ("zstd", _unzstd),
     b"BZh": ("bzip2", _bunzip2),
     b"\xfd7zXZ\x00": ("xz", _unxz),
+    # A frame of something else, to be skipped (RFC 8878, 3.1.2): pzstd begins with one.
+    **{bytes((0x50 | number,)) + b"\x2a\x4d\x18": ("zstd", _unzstd) for number in range(16)},
 }
+MAGICS = tuple(_KINDS)
+"""What compressed data begins with."""
 
 
 def load() -> None:
     """Import all that reading may need: for a process that soon cannot import any more."""
-    for name, make in _KINDS.values():
+    for name, make in {*_KINDS.values()}:
         with suppress(BadArchive):
             _opened(_Packed(io.BytesIO(), name), make)
 

@@ -69,6 +69,11 @@ def test_streams_behind_each_other_are_one(packer: str) -> None:
     assert read(pack(b"one ") + pack(b"") + pack(b"two") + bytes(700)) == b"one two"
 
 
+@pytest.mark.parametrize("number", [0x50, 0x5F])
+def test_zstd_that_begins_with_what_is_to_be_skipped_is_zstd(number: int) -> None:
+    assert read(bytes((number,)) + b"\x2a\x4d\x18" + bytes((4, 0, 0, 0)) + b"note" + zstd.compress(DATA)) == DATA
+
+
 @pytest.mark.parametrize("packer", ["gzip", "bzip2", "xz", "zstd"])
 def test_a_cut_stream_is_told_of(packer: str) -> None:
     with pytest.raises(BadArchive, match="cut off"):

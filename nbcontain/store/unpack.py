@@ -117,6 +117,8 @@ class Target:
         is_whole: bool = False,
     ) -> None:  # fmt: skip
         self._is_layer = is_layer
+        self._hides_below = is_layer
+        """Whether what is in the directory lies over what is elsewhere, and is all of this archive."""
         self._is_whole = is_whole
         self._metadata = Metadata(keeps_owners=ids == "all", ledger=ledger)
         self._files = NewFiles(self._metadata)
@@ -325,8 +327,8 @@ class Target:
         if is_directory or stat.S_ISLNK(status.st_mode):
             self._opened.forget()
         removal.remove_at(parent, leaf)
-        if is_whiteout(status) and entry.kind == tar.DIRECTORY:
-            # The whiteout hid a directory of below; the new one must not show its content.
+        if self._hides_below and entry.kind == tar.DIRECTORY:
+            # A whiteout, or whatever else it was, hid a directory of below: the new one must not show its content.
             os.mkdir(leaf, 0o700, dir_fd=parent)
             self._make_opaque(parent, leaf)
             return False

@@ -28,6 +28,7 @@ class TreeTarget(Target):
 
     def __init__(self, root: str, userxattr: bool, ids: Ids, ledger: Ledger | None) -> None:
         super().__init__(root, userxattr, ids, ledger)
+        self._hides_below = False
         self._own: set[bytes] = {b""}
         """What this layer has itself, and the directories above that: whiteouts do not concern them."""
 

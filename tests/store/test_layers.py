@@ -178,7 +178,7 @@ def test_a_name_that_comes_back_does_not_get_what_the_first_was_to_have(root: Pa
         member("f", data=b"first"), link("g", "f"), member("f", data=b"last", mode=0o600, **late), link("h", "f"),
         member("d", data=b"file"), directory("d/", **late), member("d/x", data=b"in it"),
     ))  # fmt: skip
-    assert listing(root) == {"f": "last", "g": "first", "h": "last", "d": "directory", "d/x": "in it"}
+    assert listing(root) == {"f": "last", "g": "first", "h": "last", "d": "opaque directory", "d/x": "in it"}
     assert [(root / name).stat().st_mtime for name in "fghd"] == [5, 1, 5, 5]
 
 
@@ -357,6 +357,13 @@ def test_a_directory_that_was_deleted_and_made_anew_shows_nothing_of_below(
 ) -> None:
     unpack(root, archive(*members))
     assert listing(root) == {"d": "opaque directory", "d/f": "x"}
+
+
+@pytest.mark.parametrize("first", [member("d", data=b"x"), symlink("d", "elsewhere"), member("d", tar.FIFO)])
+def test_a_directory_in_the_place_of_what_was_none_shows_nothing_of_below(root: Path, first: Member) -> None:
+    unpack(root, archive(first, directory("d/", 0o711), member("d/f", data=b"x")))
+    assert listing(root) == {"d": "opaque directory", "d/f": "x"}
+    assert stat.S_IMODE((root / "d").stat().st_mode) == 0o711
 
 
 @pytest.mark.parametrize("name", [".wh.", ".wh..", ".wh...", "d/.wh...", "d/.wh."])

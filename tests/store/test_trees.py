@@ -233,6 +233,13 @@ def test_what_a_layer_hides_is_only_what_is_below_it(original: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_directory_in_the_place_of_what_was_none_is_one_as_any_other(original: Path) -> None:
+    lay(original, archive(member("etc", data=b"x"), directory("etc/"), directory("bin/t")))
+    found = listing(original)
+    assert [found["etc"], found["bin/t"]] == ["directory", "directory"]
+    assert not any(name.startswith("etc/") for name in found)
+
+
 def test_a_layer_does_not_follow_symlinks_of_the_layers_below(original: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

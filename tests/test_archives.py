@@ -6,12 +6,15 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import random
+import resource
 import subprocess
 import tarfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, cast
@@ -312,6 +315,53 @@ def test_a_layer_may_be_as_small_as_it_likes(
     assert len(saved.image.layers) == 1
     if engine.profile.runs:
         assert engine.anatomy.verify("it:1").result()
+
+
+def with_sha512(engine: Engine, name: str, *contents: bytes) -> Image:
+    """An image whose layers are named by the other algorithm, as a registry may have it."""
+    image = add(engine, name, *contents)
+    layers = []
+    for layer in image.layers:
+        data = engine.store.blobs.path(layer.descriptor.digest).read_bytes()
+        digest = Digest("sha512", hashlib.sha512(data).hexdigest())
+        path = engine.store.blobs.path(digest)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        layers.append(replace(layer, descriptor=replace(layer.descriptor, digest=digest)))
+    made = Image.of(ImageConfig(cmd=("sh",)), layers)
+    engine.store.images.put(made, Reference.parse(name))
+    return made
+
+
+@pytest.mark.parametrize("directory", [False, True])
+def test_layers_with_digests_of_another_algorithm_are_loaded_as_they_were_saved(
+    engine: Engine, archives: Archives, tmp_path: Path, directory: bool
+) -> None:
+    image = with_sha512(engine, "app:1", b"small", random.Random(5).randbytes(600_000))
+    archives.save(("app:1",), str(tmp_path / "out"), directory=directory).result()
+    forget(engine)
+    archives.load(str(tmp_path / "out")).result()
+    assert engine.image("app:1").manifest == image.manifest
+    assert {layer.descriptor.digest.algorithm for layer in engine.image("app:1").layers} == {"sha512"}
+    assert engine.soundness.look(full=True).is_clean
+
+
+def test_an_archive_of_more_layers_than_a_process_may_have_open_is_loaded(
+    engine: Engine, archives: Archives, tmp_path: Path
+) -> None:
+    names = [f"many{number}:1" for number in range(6)]
+    for number, name in enumerate(names):
+        add(engine, name, *(b"%d %d" % (number, layer) + bytes(600) for layer in range(50)))
+    archives.save(tuple(names), str(tmp_path / "out")).result()
+    forget(engine)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 150, before[1]))
+    try:
+        archives.load(str(tmp_path / "out")).result()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert {name.familiar for name, _ in engine.images() if name} == set(names)
+    assert list(engine.store.layout.tmp.iterdir()) == []
 
 
 def test_devices_and_pipes_in_an_archive_are_passed_over(archives: Archives, tmp_path: Path) -> None:

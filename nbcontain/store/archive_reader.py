@@ -15,7 +15,7 @@ from pathlib import Path
 from sys import getsizeof
 from typing import TYPE_CHECKING, Protocol
 
-from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference
+from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference, DigestMismatch
 from nbcontain.oci import codec
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import CONFIG, INDEX, LAYER_TAR_GZIP, REF_NAME, Descriptor, Image, Manifest
@@ -24,7 +24,7 @@ from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT, load
 from nbcontain.store import archive_directory, tar
 from nbcontain.store.archive_writer import CONTAINERD_NAME, Saved, blob_path
-from nbcontain.store.blobs import Blobs
+from nbcontain.store.blobs import Blobs, BlobWriters
 from nbcontain.store.compression import MAGICS, uncompressed
 from nbcontain.store.layer_writer import LayerWriter, ring_for
 from nbcontain.store.open_directories import split
@@ -76,7 +76,7 @@ def read_archive(
     """
     with ExitStack() as stack:
         members = archive_directory.members(source) if isinstance(source, Path) else _members_of_tar(source)
-        intake = _Intake(blobs, stack, told, early)
+        intake = _Intake(blobs, stack.enter_context(blobs.writers()), told, early)
         for name, size, link, body in members:
             intake.take(name, size, link, body)
         images = intake.oci_images(choose, wanted) if "index.json" in intake.documents else intake.docker_images()
@@ -105,13 +105,13 @@ def _members_of_tar(stream: tar.Readable) -> Iterator[tuple[str, int, str, _Body
 class _Intake:
     """What was read of one archive."""
 
-    def __init__(self, blobs: Blobs, stack: ExitStack, told: Callable[[int], None], early: Early | None) -> None:
+    def __init__(self, blobs: Blobs, writers: BlobWriters, told: Callable[[int], None], early: Early | None) -> None:
         self.documents: dict[str, bytes] = {}
         self._held: dict[str, _Held] = {}
         self._links: dict[str, str] = {}
         self._read: dict[Digest, list[Image]] = {}
         self._blobs = blobs
-        self._stack = stack
+        self._writers = writers
         self._told = told
         self._early = early
         self._through = self._kept_bytes = self._members = 0
@@ -159,11 +159,13 @@ class _Intake:
         if len(self._held) >= _BLOBS:
             raise BadArchive(f"the archive has more than {_BLOBS} large files", hint=_OF_FILES)
         self._keep(name, 0)
-        blob = self._stack.enter_context(self._blobs.writer())
+        named = _digest_of(name)
+        blob = self._writers.begin(named.algorithm if named else "sha256")
         early = self._early if self._early is not None and self._is_early(name, size, first) else None
         if name.startswith("blobs/") or first.startswith(MAGICS):
             with (early and early.follow(blob.path)) or nullcontext() as growing:
                 self._copy(first, body, blob.write, *((growing.wrote,) if growing is not None else ()))
+            self._writers.finish(blob)
             self._held[name] = _Held(lambda media_type: (blob.commit(media_type), None), blob.digest())
             return
         # docker's archives before 25 hold plain tars, which no digest names: they are stored as ours are.
@@ -174,6 +176,7 @@ class _Intake:
             while count := layer.read(body.readinto):
                 self._is_through(count)
             layer.finish()
+        self._writers.finish(blob)
         if feed is not None:
             feed.diff_id = layer.diff_id
 
@@ -188,9 +191,8 @@ class _Intake:
         is_layer = first.startswith(MAGICS) or first[257:262] == b"ustar"
         if not is_layer or size < _EARLY_BYTES:
             return False
-        with suppress(BadDigest):
-            return not self._blobs.exists(Digest.parse(name.removeprefix("blobs/").replace("/", ":")))
-        return True
+        named = _digest_of(name)
+        return named is None or not self._blobs.exists(named)
 
     def _copy(self, first: bytes, body: _Body, *writes: Write) -> None:
         """All of a member, to each of these in turn."""
@@ -282,8 +284,12 @@ class _Intake:
         data = self.documents.get(self._place(blob_path(descriptor.digest)))
         if data is None:
             raise BadArchive(f"{descriptor.digest} is not in the archive")
-        if len(data) != descriptor.size or Digest.of(data) != descriptor.digest:
-            raise BadArchive(f"{descriptor.digest} of the archive is damaged")
+        try:
+            descriptor.digest.verify(data)
+        except DigestMismatch as error:
+            raise BadArchive(f"{descriptor.digest} of the archive is damaged") from error
+        if len(data) != descriptor.size:
+            raise BadArchive(f"{descriptor.digest} of the archive is damaged", why=f"it has {len(data)} bytes")
         return data
 
     # --- docker's archive ---
@@ -342,6 +348,13 @@ def _index_of(images: Sequence[Image], raw: bytes) -> ImageIndex:
     if {each.digest for each in index.entries} == {image.digest for image in images}:
         return index
     return index_of(map(entry_of, images), index.index.annotations)
+
+
+def _digest_of(name: str) -> Digest | None:
+    """What a member of an OCI layout claims to be by its name."""
+    with suppress(BadDigest):
+        return Digest.parse(name.removeprefix("blobs/").replace("/", ":")) if name.startswith("blobs/") else None
+    return None
 
 
 def _inside(path: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from nbcontain.errors import BadDigest, DigestMismatch, StoreError
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Descriptor
-from nbcontain.store import files
+from nbcontain.store import files, removal
 from nbcontain.store.layout import Layout
 from nbcontain.store.write_back import SYNCED_MODE, WriteBack
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Document = tuple[bytes, str, Descriptor | None]
 """A small blob, its media type, and what it has to be."""
+_OPEN = 64
+"""Of blobs that are committed together so many stay open: their disk goes on with all while more is written."""
 _WRITE_OUT_BYTES = 8 << 20
 _BLOCK_BYTES, _BLOCKS = 2 << 20, 3
 """What a thread beside gets at once, and how many of these may wait for it."""
@@ -67,7 +69,18 @@ class Blobs:
     def writer(self) -> Iterator[BlobWriter]:
         """Something to write a blob to; what is not committed leaves nothing behind."""
         with files.disk(self._layout.root), files.temporary(self._layout.tmp) as (temp, fd):
-            yield BlobWriter(self._layout, self._write_back, temp, fd)
+            yield BlobWriter(self._layout, self._write_back, temp, fd, "sha256")
+
+    @contextmanager
+    def writers(self) -> Iterator[BlobWriters]:
+        """Any number of them, one after the other, for who commits them together; what is not leaves nothing behind."""
+        with files.disk(self._layout.root), files.temporary_directory(self._layout.tmp) as directory:
+            writers = BlobWriters(self._layout, self._write_back, directory)
+            try:
+                yield writers
+            finally:
+                writers.close()
+                removal.remove_tree(directory)
 
     def open(self, digest: Digest) -> VerifiedReader:
         """Read a blob; reading its end raises DigestMismatch if the bytes are not those of its name."""
@@ -127,19 +140,49 @@ class Blobs:
         files.unlink(self.path(digest))
 
 
+class BlobWriters:
+    """Blobs in the making in one directory, whose lock keeps sweepers from all of them: few need be open for that."""
+
+    def __init__(self, layout: Layout, write_back: WriteBack, directory: Path) -> None:
+        self._layout, self._write_back, self._directory = layout, write_back, directory
+        self._count = 0
+        self._open: list[int] = []
+
+    def begin(self, algorithm: str) -> BlobWriter:
+        """The next one. Of those before it, which are whole, most are closed: a process has a thousand descriptors."""
+        path = self._directory / str(self._count)
+        self._count += 1
+        fd = files.open_new(path)
+        self._open.append(fd)
+        return BlobWriter(self._layout, self._write_back, path, fd, algorithm)
+
+    def finish(self, blob: BlobWriter) -> None:
+        """No more will be written to it, the last that has begun. It can be committed whenever that is."""
+        if len(self._open) > _OPEN:
+            blob.sync()
+            os.close(self._open.pop())
+
+    def close(self) -> None:
+        """Nothing is committed any more."""
+        while self._open:
+            os.close(self._open.pop())
+
+
 class BlobWriter:
     """A blob in the making: hashed while it is written, once."""
 
-    def __init__(self, layout: Layout, write_back: WriteBack, temp: Path, fd: int) -> None:
+    def __init__(self, layout: Layout, write_back: WriteBack, temp: Path, fd: int, algorithm: str) -> None:
         import hashlib
 
+        self._algorithm = algorithm
         self._layout = layout
         self._write_back = write_back
         self._is_later = write_back.begin()
+        self._is_synced = False
         self.path = temp
         """Where it is meanwhile."""
         self._fd = fd
-        self._sum = hashlib.sha256()
+        self._sum = hashlib.new(algorithm)
         self._early = WriteOut(fd)
         self.size = 0
 
@@ -152,12 +195,19 @@ class BlobWriter:
 
     def digest(self) -> Digest:
         """Of what was written so far."""
-        return Digest("sha256", self._sum.hexdigest())
+        return Digest(self._algorithm, self._sum.hexdigest())
 
     def begin_writing_out(self) -> None:
         """Have the disk begin with all that was written, if `commit` waits for it: then it waits for less."""
         if not self._is_later:
             files.begin_writing_out(self._fd, 0, 0)
+
+    def sync(self) -> None:
+        """Have all of it on the disk, if `commit` would: no descriptor is needed for that any more. Idempotent."""
+        if not self._is_later and not self._is_synced:
+            os.fchmod(self._fd, SYNCED_MODE)
+            files.sync_file(self._fd)
+            self._is_synced = True
 
     def commit(self, media_type: str, expected: Descriptor | None = None, *, named: bool = True) -> Descriptor:
         """Give it its name, synced or with a sync to follow; the name is the caller's to sync if not `named`. Raises
@@ -171,8 +221,7 @@ class BlobWriter:
                 files.publish(self.path, target, durable=False)
                 self._write_back.published()
         elif not target.exists():
-            os.fchmod(self._fd, SYNCED_MODE)
-            files.sync_file(self._fd)
+            self.sync()
             files.publish(self.path, target, durable=named)
         elif named:
             # Its maker may not have come to that yet, and the caller is about to rely on it.

@@ -98,7 +98,7 @@ def temporary(directory: Path, mode: int = 0o600) -> Iterator[tuple[Path, int]]:
     fd, temp = -1, directory
     while fd < 0:
         temp = directory / f".tmp-{os.urandom(8).hex()}"
-        fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fd = open_new(temp)
         _flock(fd, fcntl.LOCK_EX, temp)
         if os.fstat(fd).st_nlink == 0:
             # A sweeper took it for rubbish between its creation and our lock.
@@ -361,6 +361,11 @@ def write(fd: int, data: bytes | bytearray | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def open_new(path: Path) -> int:
+    """An fd to write and read a file that must not exist yet. Not synced: whoever has it does that."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def open_to_append(path: Path, mode: int = 0o600) -> int:

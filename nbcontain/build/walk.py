@@ -192,7 +192,11 @@ class Walk:
                 for name in sorted(os.listdir(fd)):
                     path = _joined(directory, name)
                     ignored, inner = self.ignore.match(path, state)
-                    found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    try:
+                        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    except FileNotFoundError:
+                        # Removed meanwhile; or an overlay lists a whiteout that hides nothing.
+                        continue
                     entry = self._entry(path, f"{target}/{name}".lstrip("/"), found, True)
                     if entry is not None:
                         children.append((entry, ignored, inner))

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 
 from nbcontain.errors import StoreError
 from nbcontain.linux.directories import open_directory
@@ -118,7 +119,10 @@ class Packer:
                 path = waiting.pop()
                 while held and not path.startswith(held[-1][0] + b"/"):
                     held.pop()
-                fd = open_directory(path or b".", root)
+                try:
+                    fd = open_directory(path or b".", root)
+                except FileNotFoundError:
+                    continue
                 try:
                     header = self._directory_header(fd, path)
                     if path in skip:
@@ -160,12 +164,13 @@ class Packer:
             child = join(path, name)
             if kind == _IS_DIRECTORY:
                 below.append(child)
-            elif child in skip:
-                continue
-            elif kind == _IS_FILE:
-                self._pack_file(fd, name, child, held)
-            else:
-                self._pack_special(fd, name, child, held)
+            elif child not in skip:
+                # Removed meanwhile; or listed and not there, as an overlay has it of whiteouts that hide nothing.
+                with suppress(FileNotFoundError):
+                    if kind == _IS_FILE:
+                        self._pack_file(fd, name, child, held)
+                    else:
+                        self._pack_special(fd, name, child, held)
         return below
 
     def _pack_special(self, parent: int, name: bytes, path: bytes, held: list[tuple[bytes, bytes]]) -> None:

@@ -17,6 +17,7 @@ from nbcontain.build import fingerprint
 from nbcontain.build.context import ContentCache, Context, Entry, Wanted
 from nbcontain.build.fingerprint import Fingerprint
 from nbcontain.build.patterns import BadPattern, Glob, Ignore
+from nbcontain.build.walk import Walk
 from nbcontain.errors import BuildError
 
 # pattern, path, and whether it matches itself ("x"), only through a parent ("p"), or not at all ("-")
@@ -277,6 +278,16 @@ def test_an_ignored_file_names_the_line_that_ignores_it(tmp_path: Path) -> None:
 def test_a_context_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="cannot be opened"):
         Context(tmp_path / "absent").select(Wanted((".",)))
+
+
+def test_what_is_listed_and_not_there_is_not_taken(tmp_path: Path) -> None:
+    """An overlay lists a whiteout that hides nothing."""
+    make(tmp_path, {"d/a": "", "d/b": ""})
+    fd = os.open(tmp_path, os.O_RDONLY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "listdir", lambda place: ["a", "phantom", "b"])
+        assert [entry.path for entry in Walk(fd, Ignore()).below("d")] == ["d/a", "d/b"]
+    os.close(fd)
 
 
 def test_ignored_files_are_not_taken(tmp_path: Path) -> None:

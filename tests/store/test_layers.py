@@ -20,6 +20,7 @@ import needs
 import old_kernel
 from archives import Member, archive, directory, link, listing, member, symlink, unpack
 from nbcontain.errors import BadArchive, StoreError
+from nbcontain.store import pack as packing
 from nbcontain.store import removal, tar
 from nbcontain.store.layers import Added, Deleted, Modified, changes, tar_of
 from nbcontain.store.metadata import Metadata
@@ -453,6 +454,23 @@ def test_outside_an_overlay_a_device_that_would_hide_something_elsewhere_is_refu
     unpack(root, archive(member(".wh.null")))
     with pytest.raises(StoreError, match="/null is a device with the number 0/0"):
         pack(root, overlay=False)
+
+
+@pytest.mark.parametrize("name", ["b", "d"])
+def test_what_is_gone_after_it_was_listed_is_left_out(
+    root: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    unpack(root, archive(member("a"), member("b"), member("c"), directory("d")))
+    kind_of = packing._kind_of
+
+    def listed(entry: os.DirEntry[str]) -> int:
+        kind = kind_of(entry)
+        if entry.name == name:
+            (root / name).rmdir() if entry.is_dir() else (root / name).unlink()
+        return kind
+
+    monkeypatch.setattr(packing, "_kind_of", listed)
+    assert names(pack(root)) == [each for each in ("a", "b", "c", "d/") if each.strip("/") != name]
 
 
 def test_sockets_are_left_out(root: Path) -> None:

@@ -355,7 +355,7 @@ def test_an_archive_of_more_layers_than_a_process_may_have_open_is_loaded(
     archives.save(tuple(names), str(tmp_path / "out")).result()
     forget(engine)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 150, before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 280, before[1]))
     try:
         archives.load(str(tmp_path / "out")).result()
     finally:

@@ -21,7 +21,7 @@ from nbcontain.linux import trees
 from nbcontain.oci.spec import User
 from nbcontain.runtime import identity
 from nbcontain.runtime.programs import text_of
-from nbcontain.runtime.rootfs import Arguments, function, ledger_from, ledger_to
+from nbcontain.runtime.rootfs import Arguments, function, ledger_from
 from nbcontain.store.clone import copy_content
 from nbcontain.store.owners import OWNER, Ledger, Record
 from nbcontain.values import dataclass, field
@@ -39,8 +39,8 @@ def copy_files(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     """Lay entries on the root: of the directories fds[:n], as many as there are lists in `entries`, and of a further
     root file system, if `sources` names something of it.
 
-    `ledgers` are the positions of the ledger to write to and of that of the further root file system, where owners
-    that cannot be are recorded. Raises BuildError for what is not there or cannot be written.
+    `ledgers` are the positions of the ledger to write to, of all that is known of this root, and of that of the further
+    one, where owners that cannot be are recorded. Raises BuildError for what is not there or cannot be written.
     """
     ledger, source_ledger = _ledgers(arguments, fds)
     groups = [(fd, [Entry(*fields) for fields in group]) for fd, group in zip(fds, arguments["entries"], strict=False)]
@@ -62,8 +62,8 @@ def copy_files(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
 
 def _ledgers(arguments: Arguments, fds: list[int]) -> tuple[Ledger | None, Ledger | None]:
     numbers = arguments.get("ledgers") or []
-    writing = ledger_to(fds[numbers[0]]) if numbers else None
-    return writing, ledger_from(fds[numbers[1]]) if len(numbers) > 1 else None
+    writing = ledger_from(fds[numbers[1]], fds[numbers[0]]) if numbers else None
+    return writing, ledger_from(fds[numbers[2]]) if len(numbers) > 2 else None
 
 
 def _missing(walk: Walk, path: str) -> BuildError:
@@ -212,6 +212,8 @@ class _Copy:
         first = self.names.setdefault((entry.inode[0], entry.inode[1]), path) if entry.inode else path
         if first != path:
             self._made(path, lambda: os.link(first, path))
+            if self.ledger is not None:
+                self.ledger.link(*(os.fsencode(name).strip(b"/") for name in (first, path)))
             return
         source = self._opened(entry.path, os.O_RDONLY | os.O_NONBLOCK)
         try:
@@ -331,13 +333,14 @@ class _Copy:
         mtime_ns: int | None = None,
     ) -> None:  # fmt: skip
         owner = self._owner(entry, source)
+        if owner == (0, 0) and self.ledger is not None:
+            # What is new has no attribute, but a name that somebody else's may have had.
+            self.ledger.forget(None if is_new else target, os.fsencode(path).strip(b"/"))
         if is_new and owner == (0, 0):
             status = os.stat(target, follow_symlinks=isinstance(target, int))
             # In a directory with the set-group-id bit it has that one's group.
             if (status.st_uid, status.st_gid) == owner:
                 return
-        if owner == (0, 0) and self.ledger is not None:
-            self.ledger.forget(target, os.fsencode(path).strip(b"/"))
         if not _give(target, path, owner, self.ledger, mtime_ns):
             self.lost_owners += 1
 

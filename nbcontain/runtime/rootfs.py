@@ -20,6 +20,7 @@ from nbcontain.runtime import rungs
 from nbcontain.store import files, layers, removal, ring
 from nbcontain.store.changes import above, same_metadata
 from nbcontain.store.clone import clone
+from nbcontain.store.fitting import fit, fit_ledger
 from nbcontain.store.inventory import Recorder
 from nbcontain.store.makers import Makers
 from nbcontain.store.new_owners import give
@@ -27,6 +28,7 @@ from nbcontain.store.owners import LIMIT_BYTES, Ledger
 from nbcontain.store.pack import Pipe
 from nbcontain.store.plain_members import PlainMembers
 from nbcontain.store.rooted_links import RootedLinks
+from nbcontain.store.seams import Seams
 from nbcontain.store.tree_changes import Comparison, TreePacker, tree_changes
 from nbcontain.store.unpack_tree import TreeTarget
 from nbcontain.values import dataclass
@@ -83,20 +85,39 @@ def apply_tar(arguments: Arguments, fds: list[int]) -> Answered:
     """Unpack a layer's tar, which comes through a ring and whoever feeds it hashes, into the root.
 
     The descriptors behind the ring's: the inventory's (see `store.inventory`), which is written to afterwards if the
-    answer says so, and the ledger's, if there is one.
+    answer says so, that of the `store.seams`, and the ledger's, if there is one.
     """
-    source, (inventory, *rest) = fds[: ring.DESCRIPTORS], fds[ring.DESCRIPTORS :]
+    source, (inventory, seams, *rest) = fds[: ring.DESCRIPTORS], fds[ring.DESCRIPTORS :]
     recorder = Recorder()
     applied = layers.apply_tar(
         ring.Received(source), ROOT, userxattr=arguments["userxattr"], ids=arguments["ids"], hashes=False,
         target_type=TreeTarget if arguments["form"] == "tree" else None,
         ledger=ledger_to(rest[0]) if rest else None, recorder=recorder, plain=PlainMembers,
     )  # fmt: skip
+    files.write(seams, applied.seams.written())
     answer = {
         "entries": applied.entries, "size_bytes": applied.size_bytes, "lost_owners": applied.lost_owners,
         "inventory": recorder.is_worth_it,
     }  # fmt: skip
     return Answered(answer, lambda: files.write(inventory, recorder.packed()))
+
+
+@function
+def fit_layer(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
+    """Settle what of an unpacked layer, the root, depends on what it lies on, which the last descriptor shows.
+
+    Before it: that of the `store.seams`, and where owners are recorded the ledger of all below and the layer's own.
+    """
+    with os.fdopen(fds[0], "rb", closefd=False) as stream:
+        found = Seams.parse(stream.read())
+    root = os.open(ROOT, _DIRECTORY | os.O_CLOEXEC)
+    try:
+        same = fit(root, fds[-1] if arguments["below"] else -1, found, userxattr=arguments["userxattr"])
+        if arguments["ledger"]:
+            fit_ledger(root, same, ledger_to(fds[2]), ledger_from(fds[1]))
+    finally:
+        os.close(root)
+    return {}
 
 
 @function
@@ -200,8 +221,8 @@ def ledger_from(fd: int, to: int = -1) -> Ledger:
 
 
 def ledger_to(fd: int) -> Ledger:
-    """A ledger that writes what no attribute can hold to a file."""
-    return Ledger(write=lambda line: files.write(fd, line))
+    """A ledger that knows what a file says, and adds to it what no attribute can hold."""
+    return ledger_from(fd, fd)
 
 
 def _remove_stub(path: str, below_fd: int) -> None:

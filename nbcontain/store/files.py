@@ -369,8 +369,9 @@ def open_new(path: Path) -> int:
 
 
 def open_to_append(path: Path, mode: int = 0o600) -> int:
-    """An fd that adds to a file, which is made if it is missing. Not synced: it becomes whole with its directory."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    """An fd that adds to a file, which is made if it is missing, and can read it. Not synced: it becomes whole with its
+    directory."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
 
 
 def open_as_it_is(path: Path | str) -> int:

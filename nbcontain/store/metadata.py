@@ -112,9 +112,9 @@ class Metadata:
         """Record an owner and a device that the disk does not show. `fd` is None for what carries no attributes."""
         is_device = entry.kind in (tar.CHARACTER, tar.BLOCK_DEVICE)
         if not is_device and (entry.uid, entry.gid) == (0, 0):
-            # A directory may have been somebody's before; all else is new.
-            if self._ledger is not None and entry.kind == tar.DIRECTORY and fd is not None:
-                self._ledger.forget(fd, join(path, leaf))
+            if self._ledger is not None:
+                # A directory may have been somebody's before; all else is new, and only its name may have been.
+                self._ledger.forget(fd if entry.kind == tar.DIRECTORY else None, join(path, leaf))
             return
         if self._ledger is None or not 0 <= min(entry.uid, entry.gid) <= max(entry.uid, entry.gid) < _NO_ID:
             # A program that was to run as its owner must not run as another instead.
@@ -126,6 +126,21 @@ class Metadata:
         node = (kind, entry.major, entry.minor) if is_device else None
         time = entry.mtime_ns if fd is None else None
         self._ledger.record(fd, join(path, leaf), Record(entry.uid, entry.gid, node, time))
+
+    @property
+    def remembers(self) -> bool:
+        """Whether some names are somebody's by the ledger."""
+        return self._ledger is not None and self._ledger.remembers
+
+    def belongs_to_root(self, path: bytes) -> None:
+        """What has this name is new, and is whose it is on the disk."""
+        if self._ledger is not None:
+            self._ledger.forget(None, path)
+
+    def link(self, source: bytes, path: bytes) -> None:
+        """What has this name is what has that one, too."""
+        if self._ledger is not None:
+            self._ledger.link(source, path)
 
     def _set_xattrs(self, fd: int, entry: tar.Entry) -> None:
         for name, value in entry.xattrs.items():

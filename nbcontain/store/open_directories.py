@@ -27,14 +27,16 @@ class OpenDirectories:
     """Those below one `root`, which is an fd. A few are open at a time, and all of them until `forget` is called.
 
     `is_own` tells whether what is at a path came from this archive, `make_opaque` is for a directory that has taken a
-    whiteout's place: it gets the fd of the one above, and the name. `leaving` is called before they are closed.
+    whiteout's place: it gets the fd of the one above, and the name. `made` is told the path of one that had to be made
+    and took nothing's place. `leaving` is called before they are closed.
     """
 
     def __init__(
         self, root: int, is_own: Callable[[bytes], bool], make_opaque: Callable[[int, bytes], None],
-        leaving: Callable[[], None],
+        made: Callable[[bytes], None], leaving: Callable[[], None],
     ) -> None:  # fmt: skip
         self._root = root
+        self._made = made
         self._is_own = is_own
         self._make_opaque = make_opaque
         self._leaving = leaving
@@ -95,6 +97,7 @@ class OpenDirectories:
                         raise
                     self._count(_STEPS_TO_MAKE)
                     os.mkdir(part, 0o755, dir_fd=fd)
+                    self._made(join(b"/".join(walked), part))
                     below = open_directory(part, fd)
                 except NotADirectoryError:
                     status = os.stat(part, dir_fd=fd, follow_symlinks=False)

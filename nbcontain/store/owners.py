@@ -122,11 +122,20 @@ class Ledger:
             self._write(_line(path, record))
         return False
 
-    def forget(self, place: int | str, path: bytes) -> bool:
-        """What is open as `place` is root's from now on. Gives whether the disk said otherwise, and says so now."""
-        is_on_disk = True
+    @property
+    def remembers(self) -> bool:
+        """Whether any line is known."""
+        return bool(self._known)
+
+    def forget(self, place: int | str | None, path: bytes) -> bool:
+        """What is open as `place` is root's from now on. Gives whether the disk said otherwise, and says so now.
+
+        `place` is None for what is new, or carries no attributes: its name may have been somebody else's.
+        """
+        is_on_disk = place is not None
         try:
-            os.removexattr(place, OWNER)
+            if place is not None:
+                os.removexattr(place, OWNER)
         except OSError as error:
             if error.errno not in (*_NO_ATTRIBUTES, errno.ENODATA):
                 raise
@@ -135,6 +144,22 @@ class Ledger:
         if self._known.pop(path, None) is not None and self._write is not None:
             self._write(_line(path, Record(0, 0)))
         return is_on_disk
+
+    def link(self, source: bytes, path: bytes) -> None:
+        """What is said of `source` holds for its further name, too."""
+        known = self._known.get(join(self._prefix, source) if self._prefix else source)
+        if known is None:
+            self.forget(None, path)
+        else:
+            self.record(None, path, known)
+
+    def supersede(self, below: Ledger, has: Callable[[bytes], bool]) -> None:
+        """What those of lower layers say of paths that this one's tree `has` itself, and says nothing of, is over."""
+        for path in below._known.keys() - self._known.keys():
+            if has(path):
+                self._known[path] = Record(0, 0)
+                if self._write is not None:
+                    self._write(_line(path, Record(0, 0)))
 
     def owner(self, place: int | str | None, path: bytes, status: os.stat_result) -> tuple[int, int]:
         """Whose it is; root's, where nobody is named."""

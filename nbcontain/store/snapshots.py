@@ -112,6 +112,15 @@ class Staging:
         finally:
             os.close(fd)
 
+    @contextmanager
+    def seams(self) -> Iterator[int]:
+        """The file for what of it depends on what it will lie on (see `seams`), open to be written and read."""
+        fd = files.open_to_append(self._directory / "seams")
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
     def leave_inventory(self) -> None:
         """Nobody writes to it."""
         files.unlink(self._directory / "layer" / INVENTORY)

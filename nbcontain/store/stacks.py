@@ -131,13 +131,26 @@ class Stacks:
             "ids": "single" if self.ids.is_single else "all",
         }  # fmt: skip
         try:
-            with staging.inventory() as inventory, staging.ledger(wanted=self.records) as ledger:
-                root = (Mount("/", "bind", str(staging.fs), ("bind",)),)
-                told = self.worker.call("apply_tar", root, arguments, (*ring.fds, inventory, *ledger))
+            with staging.inventory() as inventory, staging.seams() as seams:
+                with staging.ledger(wanted=self.records) as ledger:
+                    root = (Mount("/", "bind", str(staging.fs), ("bind",)),)
+                    told = self.worker.call("apply_tar", root, arguments, (*ring.fds, inventory, seams, *ledger))
                 if not told["inventory"]:
                     staging.leave_inventory()
         finally:
             ring.leave()
+
+    def commit(self, staging: Staging, name: ChainID, parent: ChainID | None) -> None:
+        """Give an unpacked layer its name, and settle before what of it depends on what it lies on: that is there."""
+        snapshots = self.store.snapshots
+        with staging.seams() as seams:
+            lower = snapshots.ledger(parent) if self.records and snapshots.form == "overlay" else b""
+            if os.fstat(seams).st_size or lower:
+                below = snapshots.view(parent) if parent is not None else ()
+                fields = {"userxattr": snapshots.userxattr, "below": bool(below), "ledger": bool(lower)}
+                with _in_memory(lower) as memory, staging.ledger(wanted=bool(lower)) as ledger:
+                    self.worker.call("fit_layer", staging.mounts, fields, (seams, memory, *ledger), source=below)
+        staging.commit(name, parent)
 
     @property
     def records(self) -> bool:
@@ -336,7 +349,7 @@ class _Job:
             self._wait_for_below()
         if self._early is not None and (ready := self._early.take(self.layer.diff_id)) is not None:
             self._wait_for_below()
-            ready.commit(self.name, self._below.name if self._below else None)
+            self._stacks.commit(ready, self.name, self._below.name if self._below else None)
             return
         with self._stacks.store.snapshots.staging(self._below.name if self._below else None) as staging:
             with self._slots:
@@ -347,7 +360,7 @@ class _Job:
                     with self._stacks.store.blobs.opened(self.layer.descriptor.digest) as blob:
                         self._apply(staging, blob)
             self._wait_for_below()
-            staging.commit(self.name, self._below.name if self._below else None)
+            self._stacks.commit(staging, self.name, self._below.name if self._below else None)
 
     def _wait_for_below(self) -> None:
         if self._below is not None:

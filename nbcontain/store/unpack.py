@@ -16,6 +16,7 @@ from nbcontain.store.metadata import Metadata
 from nbcontain.store.new_files import Data, NewFiles, in_batches
 from nbcontain.store.open_directories import LEAF_BYTES, MANY, OpenDirectories, parted, split
 from nbcontain.store.owners import Ledger
+from nbcontain.store.seams import Seams
 from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, is_whiteout, join, opaque_xattr
 from nbcontain.values import dataclass
 
@@ -35,8 +36,10 @@ else:
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LEAF = (b"", b".", b"..")
 _NONE: dict[bytes, bytes] = {}
+NAME_BYTES = 100
 _KEPT_BYTES, _DIRECTORY_BYTES = 128 << 20, 300
-"""What may be kept in memory of one archive until its end; and of that for each directory, beside its path."""
+"""What may be kept in memory of one archive until its end; and of that for each name, and directory, beside its path.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ class Applied:
     """Entries that may not be made here: device nodes, forged whiteouts, metadata of aufs."""
     lost_xattrs: int = 0
     """Extended attributes that the file system or the kernel refused."""
+    seams: Seams = Seams()
+    """What depends on what the layer lies on."""
 
 
 def apply_tar(
@@ -125,7 +130,10 @@ class Target:
         self.size_bytes = self.skipped = 0
         self._opaque_xattr = opaque_xattr(userxattr=userxattr)
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._opened = OpenDirectories(self._root, self._is_own, self._make_opaque, self._leave)
+        self._opened = OpenDirectories(self._root, self._is_own, self._make_opaque, self._was_made, self._leave)
+        self._unnamed: set[bytes] = set()
+        self._hiding: set[bytes] = set()
+        """Directories that were not named by then, and those in which something of below is hidden."""
         self._directories: dict[bytes, Directory] = {}
         """Owner, mode and time of directories are set at the end, when nothing changes them any more."""
         self._left_bytes = _KEPT_BYTES
@@ -158,7 +166,10 @@ class Target:
         total = reader.finish()
         self._finish_directories()
         lost, diff_id = self._metadata, DiffID(Digest("sha256", total)) if total else None
-        return Applied(diff_id, reader.entries, self.size_bytes, lost.lost_owners, self.skipped, lost.lost_xattrs)
+        seams = Seams(tuple(sorted(self._unnamed - self._directories.keys())), tuple(sorted(self._hiding)))
+        return Applied(
+            diff_id, reader.entries, self.size_bytes, lost.lost_owners, self.skipped, lost.lost_xattrs, seams
+        )  # fmt: skip
 
     # --- plain members, made by the processor's own code ---
 
@@ -192,6 +203,10 @@ class Target:
 
     def _take_made(self, members: Made) -> None:
         """What is to be known of these, whose directories are open yet: here, what is to be set of directories."""
+        if self._metadata.remembers:
+            for name in members.names.split(b"\0")[:-1]:
+                head, leaf = parted(name)
+                self._metadata.belongs_to_root(join(self._opened.spelled[head][1], leaf))
         place = members.kinds.find(tar.DIRECTORY)
         if place < 0:
             return
@@ -265,7 +280,7 @@ class Target:
             os.symlink(entry.link, leaf, dir_fd=parent)
             self._metadata.set_at(parent, path, leaf, entry)
         elif kind == tar.LINK:
-            self._link(parent, leaf, entry)
+            self._link(parent, path, leaf, entry)
         elif kind == tar.FIFO:
             os.mkfifo(leaf, entry.mode, dir_fd=parent)
             self._metadata.set_at(parent, path, leaf, entry)
@@ -297,7 +312,7 @@ class Target:
         finally:
             os.close(fd)
 
-    def _link(self, parent: int, leaf: bytes, entry: tar.Entry) -> None:
+    def _link(self, parent: int, path: bytes, leaf: bytes, entry: tar.Entry) -> None:
         """A hard link, to what this layer has already."""
         parts = split(entry.link)
         try:
@@ -317,6 +332,10 @@ class Target:
         except FileExistsError:
             if not os.path.samestat(status, os.stat(leaf, dir_fd=parent, follow_symlinks=False)):
                 raise
+        if self._metadata.records:
+            # What is said of the first name may be to come.
+            self._files.finish()
+            self._metadata.link(join(where, name), join(path, leaf))
 
     def _make_way(self, parent: int, leaf: bytes, entry: tar.Entry) -> bool:
         """Remove what stands where `entry` goes. False if both are directories, which are merged."""
@@ -354,6 +373,9 @@ class Target:
         name = leaf[len(WHITEOUT) :]
         if name in (b"", b".", b".."):
             raise BadArchive(f"a whiteout of {name!r} in {path!r}")
+        if path not in self._hiding:
+            self._keep(len(path) + NAME_BYTES)
+            self._hiding.add(path)
         try:
             os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
         except FileExistsError:
@@ -369,6 +391,12 @@ class Target:
             os.close(fd)
 
     # --- directories ---
+
+    def _was_made(self, path: bytes) -> None:
+        """This one had to be, and no entry has named it so far."""
+        if self._hides_below:
+            self._keep(len(path) + NAME_BYTES)
+            self._unnamed.add(path)
 
     def _put_off(self, path: bytes, entry: tar.Entry) -> None:
         """What this says of a directory is set at the end."""

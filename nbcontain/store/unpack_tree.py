@@ -6,21 +6,18 @@ Regular files of the tree may have names elsewhere, in the tree that it began as
 from __future__ import annotations
 
 import os
+import time
 
 from nbcontain.errors import BadArchive
 from nbcontain.store import removal
 from nbcontain.store.open_directories import parted
 from nbcontain.store.owners import Ledger
-from nbcontain.store.unpack import Ids, Target
+from nbcontain.store.unpack import NAME_BYTES, Ids, Target
 from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, join
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
     from nbcontain.store.plain_members import Made
-
-
-_NAME_BYTES = 100
-"""A name takes so much more than its own bytes."""
 
 
 class TreeTarget(Target):
@@ -31,6 +28,8 @@ class TreeTarget(Target):
         self._hides_below = False
         self._own: set[bytes] = {b""}
         """What this layer has itself, and the directories above that: whiteouts do not concern them."""
+        self._anew: set[bytes] = set()
+        """What it has where all of below was taken away: a directory that it does not name is none of below."""
 
     _looks_back = True
 
@@ -45,12 +44,17 @@ class TreeTarget(Target):
 
     def _claim_path(self, path: bytes) -> None:
         while path not in self._own:
-            self._keep(len(path) + _NAME_BYTES)
+            self._keep(len(path) + NAME_BYTES)
             self._own.add(path)
             path = path.rpartition(b"/")[0]
 
     def _is_own(self, path: bytes) -> bool:
         return path in self._own
+
+    def _finish_directories(self) -> None:
+        for path in self._anew - self._directories.keys():
+            self._directories[path] = 0o755, 0, 0, time.time_ns(), {}
+        super()._finish_directories()
 
     def _whiteout(self, parent: int, path: bytes, leaf: bytes) -> None:
         if leaf == OPAQUE:
@@ -90,6 +94,9 @@ class TreeTarget(Target):
                     child = join(path, name)
                     if child in self._own:
                         waiting.append(child)
+                        if child not in self._anew:
+                            self._keep(len(child) + NAME_BYTES)
+                            self._anew.add(child)
                     else:
                         removal.remove_at(place, name)
             finally:

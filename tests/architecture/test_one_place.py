@@ -39,6 +39,7 @@ def test_only_one_module_replaces_files() -> None:
 INSIDE = (
     "store.unpack",
     "store.open_directories",
+    "store.fitting",
     "store.plain_members",
     "store.clone",
     "build.copier",

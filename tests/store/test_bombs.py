@@ -57,7 +57,7 @@ def test_links_with_many_steps_up_are_followed(root: Path) -> None:
 
 def test_names_that_make_thousands_of_directories_each_end_at_a_limit(root: Path) -> None:
     deep = [member(f"{number}/" + "/".join("a" * 1900) + "/f") for number in range(500)]
-    with pytest.raises(BadArchive, match="too many directories"):
+    with pytest.raises(BadArchive, match="too many"):
         unpack(root, archive(*deep))
 
 

@@ -164,7 +164,7 @@ def _written(laid: Laid, parent: Filesystem, workshop: Workshop) -> Filesystem:
                 ring.close()
 
         layer = alongside(write, lambda: workshop.stacks.apply(staging, ring)).commit()
-        staging.commit(chain_id(parent.chain_id, layer.diff_id), parent.chain_id)
+        workshop.stacks.commit(staging, chain_id(parent.chain_id, layer.diff_id), parent.chain_id)
     return Filesystem((*parent.layers, layer))
 
 

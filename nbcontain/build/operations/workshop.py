@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import singledispatch
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
@@ -149,9 +149,12 @@ class Workshop:
         """Raise Unavailable, for what is named, where this host cannot run containers."""
         self.means.profile.require(self.host, what)
 
-    def ledger(self, active: Active) -> AbstractContextManager[tuple[int, ...]]:
-        """An active snapshot's own ledger, where owners may have to be recorded."""
-        return self.store.snapshots.open_ledger(active, wanted=self.stacks.records)
+    @contextmanager
+    def ledger(self, active: Active) -> Iterator[tuple[int, ...]]:
+        """An active snapshot's own ledger, and that of all that it shows, where owners may have to be recorded."""
+        own = self.store.snapshots.open_ledger(active, wanted=self.stacks.records)
+        with own as to, self.stacks.ledger(active) as known:
+            yield (*to, *known)
 
     def unpack(
         self, layers: Sequence[Layer], early: Early | None = None, strike: Callable[[], None] = lambda: None

@@ -52,13 +52,15 @@ class CellExecOptions(ExecOptions):
     interpreter: str = option("--interpreter", help="what runs the cell: sh, python3, Rscript …", metavar="NAME")
 
 
-_OPTIONS: dict[str, type[CellRunOptions] | type[CellExecOptions]] = {"run": CellRunOptions, "exec": CellExecOptions}
+CELL_OPTIONS: dict[str, type[CellRunOptions] | type[CellExecOptions]] = {
+    "run": CellRunOptions, "exec": CellExecOptions,
+}  # fmt: skip
 _ABOUT = "run the script in this cell in a container; with a command, the cell is what that reads"
 
 
 def help_text(verb: str) -> str:
     """What `%%container run --help` and `%%container exec --help` print."""
-    return parser_of(_OPTIONS[verb], f"%%container {verb}", _ABOUT).format_help()
+    return parser_of(CELL_OPTIONS[verb], f"%%container {verb}", _ABOUT).format_help()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +143,13 @@ def cell_of(engine: Engine, line: str, body: str, variables: Variables) -> Cell:
     """What a %%container cell asks for, begun. Raises UsageError, and HelpAsked for --help."""
     words = variables.words(line)
     verb = words[0] if words else ""
-    if verb not in _OPTIONS:
+    if verb not in CELL_OPTIONS:
         raise UsageError(
             f"%%container {verb}: a cell can be run, or executed in a container", hint="%%container run IMAGE, or "
             "%%container exec NAME; on one line it is %container",
         )  # fmt: skip
     options: Any = parse(
-        _OPTIONS[verb], f"%%container {verb}", _ABOUT, words[1:], KNOWN_FLAGS.get(f"container {verb}", {})
+        CELL_OPTIONS[verb], f"%%container {verb}", _ABOUT, words[1:], KNOWN_FLAGS.get(f"container {verb}", {})
     )
     command = options.command[1:] if options.command[:1] == ("--",) else options.command
     if options.tty or options.interactive:

@@ -42,6 +42,13 @@ _WORTH_ASKING = re.compile(r"""\[["']/|%""")
 _DOCKERFILE_CELL = re.compile(r"\s*%%dockerfile(?:\s|$)")
 
 
+class _Silence(list[Any]):
+    """No completions, and none of others': IPython lets a matcher keep the others out only if it has some itself."""
+
+    def __len__(self) -> int:
+        return 1
+
+
 class Extension:
     """What an IPython shell holds of us, as its attribute `nbcontain`. The rewritten cells call it by that name."""
 
@@ -94,7 +101,8 @@ class Extension:
         return self.session.complete(shell, event) if self.ipython.nbcontain is self else []
 
     def complete_cell(self, context: Any) -> Any:
-        """For the Tab key in a %%dockerfile cell, and where a line names what is in containers: IPython's matcher."""
+        """For the Tab key in a %%dockerfile cell, behind our magics, and where a line names what is in containers:
+        IPython's matcher. Where it has a say nobody else has."""
         from IPython.core.completer import SimpleCompletion
 
         nothing: dict[str, Any] = {"completions": []}
@@ -104,17 +112,18 @@ class Extension:
         line = lines[context.cursor_line][: context.cursor_position]
         try:
             if _DOCKERFILE_CELL.match(context.full_text) is not None:
-                fragment, found = self.session.complete_cell("\n".join([*lines[: context.cursor_line], line]))
+                answer = self.session.complete_cell("\n".join([*lines[: context.cursor_line], line]))
             elif _WORTH_ASKING.search(line) is not None:
-                fragment, found = self.session.complete_line(line)
-                if not found:
-                    return nothing
+                answer = self.session.complete_line(line, self.owned)
             else:
                 return nothing
         except (NbcontainError, OSError):
             return nothing
+        if answer is None:
+            return nothing
+        fragment, found = answer
         return {
-            "completions": [SimpleCompletion(text=each, type="dockerfile") for each in found],
+            "completions": [SimpleCompletion(text=each, type="dockerfile") for each in found] or _Silence(),
             "matched_fragment": fragment,
             "suppress": True,  # what Python would offer is not in this language
         }

@@ -10,7 +10,7 @@ import re
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -331,21 +331,24 @@ class Session:
             words.append("")
         return candidates(magic if magic in GROUP_MAGICS else "", words, self.engine)
 
-    def complete_line(self, line: str) -> tuple[str, list[str]]:
-        """What the end of a line could become, in a magic's and in Python's words, and what this replaces."""
-        from nbcontain.completion import in_code
+    def complete_line(self, line: str, magics: Collection[str]) -> tuple[str, list[str]] | None:
+        """What the end of a line could become, behind one of these magics and in Python's words, and what this
+        replaces; None where others may say it."""
+        from nbcontain.completion import in_code, magic_of
 
-        return in_code(line, self.engine, self.ipython.user_ns)
+        magic = magic_of(line)
+        return in_code(line, self.engine, self.ipython.user_ns) if not magic or magic in magics else None
 
     def complete_cell(self, text: str) -> tuple[str, list[str]]:
         """What the end of a %%dockerfile cell's text could become, and the part of it that this would replace."""
+        from nbcontain.commands.builds import DockerfileWords
         from nbcontain.completion import candidates, in_dockerfile
 
         line, newline, body = text.partition("\n")
         if not newline:
-            words = line.split()[1:] or [""]
-            words += [""] if line[-1:].isspace() else []
-            return words[-1], candidates("image", ["build", *words], self.engine)
+            words = line.split()[1:]
+            words += [""] if line[-1:].isspace() or not words else []
+            return words[-1], candidates("image", ["build", *words], self.engine, DockerfileWords)
         try:
             asked = re.search(r"--context[= ](\S+)", line)
             source = self.context_files.source(asked[1] if asked else "", self.ipython.user_ns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from nbcontain.completion import candidates, in_dockerfile
 from nbcontain.engine import Engine
 from nbcontain.oci.image import Image, ImageConfig
 from nbcontain.oci.reference import Reference
+from nbcontain.runtime.generate import RunOptions
 
 
 @pytest.fixture
@@ -102,6 +104,9 @@ def test_nothing_outside_of_the_context_is_offered(filled: Engine, tmp_path: Pat
         ("%%dockerfile\nFROM x\nCOPY src/", ["src/lib/", "src/main.py"]),
         ("%%dockerfile --context memo\nFROM x\nCOPY data/", ["data/one.txt"]),
         ("%%dockerfile --tar", ["--target"]),
+        ("%%dockerfile -t x --con", ["--context"]),
+        ("%%dockerfile -t x --context sr", ["src/"]),
+        ("%%dockerfile -t ", []),
         ("import os\n%%dockerfile", None),
     ],
 )
@@ -127,6 +132,84 @@ def test_ipython_asks_us_in_a_dockerfile_cell(
         shell.extension_manager.unload_extension("nbcontain")
     with provisionalcompleter():
         assert "FROM" not in [each.text for each in shell.Completer.completions("%%dockerfile\nFR", 15)]
+
+
+@pytest.fixture
+def shell(filled: Engine, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
+    """An IPython with our magics, in a directory with a file, beside a container that has ended."""
+    monkeypatch.setenv("NBCONTAIN_ROOT", str(root))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "work.tar").write_text("")
+    filled.create(RunOptions(image="hello:1", command=("true",), name="web"))
+    shell = InteractiveShell()
+    shell.extension_manager.load_extension("nbcontain")
+    yield shell
+    shell.extension_manager.unload_extension("nbcontain")
+
+
+def offered(shell: InteractiveShell, cell: str) -> list[str]:
+    """What a kernel answers the Tab key at the end of a cell's first line that ends in "|", or of the cell."""
+    before, _, rest = cell.partition("|")
+    with provisionalcompleter():
+        return [each.text for each in shell.Completer.completions(before + rest, len(before))]
+
+
+@pytest.mark.parametrize(
+    ("cell", "choices"),
+    [
+        ("%container st", ["start", "stats", "stop"]),
+        ("%container logs ", ["web"]),
+        ("%container logs web ", []),
+        ("%container logs x", []),
+        ("%container run --network ", ["bridge", "host", "none"]),
+        ("%container run --network=br", ["--network=bridge"]),
+        ("%container run --name ", []),
+        ("%container run -e ", []),
+        ("%container run --rm h", ["hello:1"]),
+        ("%container run --rm hello:1 pri", []),
+        ("%container run --rm hello:1 --", []),
+        ("%container dance ", []),
+        ("%container cp w", ["web:", "work.tar"]),
+        ("%image load -i w", ["work.tar"]),
+        ("%container exec web we", []),
+        ("%container exec w", ["web"]),
+        ("x = 1\n%container logs w", ["web"]),
+        ("c = %container logs w", ["web"]),
+        ("%%container run --rm h", ["hello:1"]),
+        ("%%container run --rm h|\necho 1", ["hello:1"]),
+        ("%%container run --interp", ["--interpreter"]),
+        ("%%container e", ["exec"]),
+        ("%%container exec w|\necho 1", ["web"]),
+    ],
+)
+def test_behind_our_magics_nobody_else_has_a_say(shell: InteractiveShell, cell: str, choices: list[str]) -> None:
+    assert offered(shell, cell) == choices
+
+
+@pytest.mark.parametrize("magic", ["container", "image", "compose", "volume", "network", "kernel", "nbcontain"])
+def test_behind_a_magic_its_commands_come_alone(shell: InteractiveShell, magic: str) -> None:
+    engine = shell.nbcontain.session.engine  # type: ignore[attr-defined]
+    found = offered(shell, f"%{magic} ")
+    assert found == candidates("" if magic == "nbcontain" else magic, [""], engine)
+    assert not {"and", "if", "lambda"} & set(found)
+
+
+def test_the_flags_of_a_command_come_without_pythons_names(shell: InteractiveShell) -> None:
+    found = offered(shell, "%container logs --")
+    assert "--tail" in found and all(each.startswith("--") and each.islower() for each in found)
+
+
+def test_what_others_offer_elsewhere_stays(shell: InteractiveShell) -> None:
+    assert "import" in offered(shell, "imp")
+    assert "%cd" in offered(shell, "%cd")
+    assert "work.tar" in offered(shell, "%cd wo") + offered(shell, "!ls wo")
+    assert "print" in offered(shell, "x = 7\npri")
+
+
+def test_programs_are_offered_where_a_command_is_meant(engine: Engine, busybox_image: str) -> None:
+    assert candidates("container", ["run", busybox_image, "busyb"], engine) == ["busybox"]
+    assert candidates("container", ["run", "--rm", busybox_image, "cat", "/bin/busyb"], engine) == ["/bin/busybox"]
+    assert "sh" in candidates("container", ["run", busybox_image, ""], engine)
 
 
 def test_each_magic_with_verbs_of_its_own_is_read_as_such() -> None:

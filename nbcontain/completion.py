@@ -11,6 +11,7 @@ from typing import Any
 
 from nbcontain.build.sources import Source
 from nbcontain.cells import CELL_OPTIONS
+from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.table import GROUPS, Command, commands, find
 from nbcontain.compose.model import SERVICE
 from nbcontain.dockerfile.completion import completions
@@ -218,6 +219,24 @@ def _paths(names: Callable[[str], list[tuple[str, str]]], lead: str, path: str) 
         return [f"{lead}{directory}{name}{'/' if kind == 'directory' else ''}" for name, kind in names(directory)]
     except (NbcontainError, OSError):
         return []
+
+
+def in_dockerfile_cell(text: str, engine: Engine, source_of: Callable[[str], Source]) -> tuple[str, list[str]]:
+    """What the end of a %%dockerfile cell's text could become, and the part of it that this replaces.
+
+    `source_of` gives the context of a name, which may be "".
+    """
+    line, newline, body = text.partition("\n")
+    if not newline:
+        words = line.split()[1:]
+        words += [""] if line[-1:].isspace() or not words else []
+        return words[-1], candidates("image", ["build", *words], engine, DockerfileWords)
+    try:
+        asked = re.search(r"--context[= ](\S+)", line)
+        source = source_of(asked[1] if asked else "")
+    except NbcontainError:
+        source = {}
+    return in_dockerfile(body, engine, source)
 
 
 def in_dockerfile(text: str, engine: Engine, source: Source) -> tuple[str, list[str]]:

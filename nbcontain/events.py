@@ -73,8 +73,9 @@ class Notice:
     task: TaskId
     message: str
     hint: str = ""
-    kind: Literal["", "warning", "hint"] = ""
-    """A warning is what BuildKit warns of, too; a hint is ours, for learners, and can wait."""
+    kind: Literal["", "warning", "hint", "ending"] = ""
+    """A warning is what BuildKit warns of, too; a hint is ours, for learners, and can wait; an ending is why a
+    container ended, or does not run again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,8 @@ def encode(record: Record) -> bytes:
             value = value.decode("utf-8", "surrogateescape")
         elif isinstance(value, Span):
             value = [value.first, value.last]
-        line[name] = value
+        # A line's own kind is what it tells of.
+        line["of" if name == "kind" else name] = value
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
@@ -160,6 +162,8 @@ def decode(line: bytes) -> Record:
         kind = _KINDS[values.pop("kind")]
         if kind is Output:
             values["data"] = values["data"].encode("utf-8", "surrogateescape")
+        if "of" in values:
+            values["kind"] = values.pop("of")
         if kind is Started and "span" in values:
             values["span"] = Span(*values["span"])
         return Record(time, kind(**values))

@@ -267,7 +267,7 @@ def unload(ipython: Any) -> None:
     matchers[:] = [each for each in matchers if getattr(each, "matcher_identifier", "") != "nbcontain"]
     if _awaiting in ipython.input_transformers_post:
         ipython.input_transformers_post.remove(_awaiting)
-    extension.session.engine.close()
+    extension.session.close()
     ipython.nbcontain = None
 
 

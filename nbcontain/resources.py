@@ -78,7 +78,7 @@ class Look:
         return objects.frame([row], tuple(row))
 
     def __repr__(self) -> str:
-        used = f"{self.cpu_percent:.1f} % CPU  {self.after.memory / 1e6:.3g} MB"
+        used = f"{self.cpu_percent:.1f} % CPU  {self.after.memory / (1 << 20):.4g} MiB"
         return f"<Stats of {self.container.name}  {used}  {self.after.pids} processes>"
 
 

@@ -6,7 +6,6 @@ A kernel's first card waits for all that is imported here: what only some magics
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import threading
 import time
@@ -19,10 +18,10 @@ from nbcontain import configurable
 from nbcontain.commands import parse_words, told
 from nbcontain.display import formatters, live, looking
 from nbcontain.display.present import BRIEF, beginning, is_attended, mode, present, present_async, shown
-from nbcontain.display.surface import Place
+from nbcontain.display.surface import Place, settle
 from nbcontain.display.values import Begun, Board, InProgress, Interactive, Live, Log, Verdict
 from nbcontain.docker_words import KNOWN_FLAGS
-from nbcontain.errors import NbcontainError, UsageError
+from nbcontain.errors import UsageError
 from nbcontain.exchange import Exchange
 from nbcontain.magic_names import GROUP_MAGICS
 from nbcontain.options import HelpAsked, parse
@@ -59,6 +58,7 @@ class Session:
         configurable.register(ipython, self.environ, self._configured)
         self._alias: str | None = None
         self._last_drawn: object = None
+        ipython.events.register("post_run_cell", settle)
         self._configured()
 
     @property
@@ -71,6 +71,12 @@ class Session:
                 self._engine = Engine(environ=self.environ)
                 self._engine.waits = lambda task, kind: shown(task, kind, self.mode)
             return self._engine
+
+    def close(self) -> None:
+        """It is asked no more."""
+        with suppress(ValueError):
+            self.ipython.events.unregister("post_run_cell", settle)
+        self.engine.close()
 
     def _configured(self) -> None:
         """Show things as is set by now."""
@@ -341,20 +347,11 @@ class Session:
 
     def complete_cell(self, text: str) -> tuple[str, list[str]]:
         """What the end of a %%dockerfile cell's text could become, and the part of it that this would replace."""
-        from nbcontain.commands.builds import DockerfileWords
-        from nbcontain.completion import candidates, in_dockerfile
+        from nbcontain.completion import in_dockerfile_cell
 
-        line, newline, body = text.partition("\n")
-        if not newline:
-            words = line.split()[1:]
-            words += [""] if line[-1:].isspace() or not words else []
-            return words[-1], candidates("image", ["build", *words], self.engine, DockerfileWords)
-        try:
-            asked = re.search(r"--context[= ](\S+)", line)
-            source = self.context_files.source(asked[1] if asked else "", self.ipython.user_ns)
-        except NbcontainError:
-            source = {}
-        return in_dockerfile(body, self.engine, source)
+        return in_dockerfile_cell(
+            text, self.engine, lambda name: self.context_files.source(name, self.ipython.user_ns)
+        )
 
     def was_drawn(self, value: object) -> bool:
         """Whether this was just shown as the outcome of a command; the next time it is asked for, it is drawn."""

@@ -49,8 +49,15 @@ class FakeContainer:
         self.pid: int | None = 4711
         self.is_paused = False
         self.exists = True
+        self.exit_code: int | None = None
+        self.oom_killed = False
+        self.memory_peak = 0
         self.journal = MemoryJournal()
         self.journal.append(Started(self.id, name))
+
+    def state(self) -> FakeContainer:
+        """It is its own."""
+        return self
 
     def batches(self, enough: Callable[[], bool] = lambda: False) -> Iterator[list[Record]]:
         for record in self.journal.follow():
@@ -62,6 +69,6 @@ class FakeContainer:
         self.journal.append(Output(self.id, stream, data))
 
     def end(self, exit_code: int = 0) -> None:
-        self.status = "exited"
+        self.status, self.exit_code = "exited", exit_code
         self.journal.append(Finished(self.id, "done", exit_code=exit_code))
         self.journal.close()

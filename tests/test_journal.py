@@ -32,7 +32,7 @@ events = st.one_of(
     ),
     st.builds(Progress, texts, st.integers(0), st.none() | st.integers(0)),
     st.builds(Output, texts, st.sampled_from(["stdout", "stderr"]), st.binary(min_size=1, max_size=60)),
-    st.builds(Notice, texts, texts, texts),
+    st.builds(Notice, texts, texts, texts, st.sampled_from(["", "warning", "hint", "ending"])),
     st.builds(Finished, texts, st.sampled_from(["done", "cached", "failed"]), texts, st.none() | st.integers(0, 255)),
 )
 

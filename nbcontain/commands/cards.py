@@ -13,6 +13,7 @@ from nbcontain.display.lookout import Lookout
 from nbcontain.display.pictures import Port
 from nbcontain.display.words import command_line
 from nbcontain.errors import NbcontainError
+from nbcontain.linux import limits
 from nbcontain.runtime.container import Container
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def surroundings(engine: Engine, container: Container, lookout: Lookout) -> Surr
     keeps_log = info.log.get("driver") != "none"
     return Surroundings(
         buttons(engine, container), facts, lambda: ports(engine, container),
-        (lambda: container.output()) if keeps_log else None, lookout,
+        (lambda: container.output()) if keeps_log else None, lookout, lambda: memory_limit(container),
     )  # fmt: skip
 
 
@@ -92,6 +93,11 @@ def ports(engine: Engine, container: Container) -> tuple[Port, ...]:
     except (NbcontainError, OSError):
         return ()
     return tuple(Port(each.host_address, each.host_port, f"{each.container_port}/{each.protocol}") for each in found)
+
+
+def memory_limit(container: Container) -> int | None:
+    """Bytes that it may have, if that was said."""
+    return limits.from_json(container.bundle.spec.linux.resources).memory or None if container.info.limited else None
 
 
 def isolation(container: Container) -> str:

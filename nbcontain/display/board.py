@@ -24,6 +24,8 @@ from nbcontain.display.view import View
 from nbcontain.errors import NbcontainError
 
 _EVERY_S = 1.0
+_AT_ONCE_S = 0.05
+"""So long each row reads before it is drawn for the first time."""
 _LAST_CHARACTERS = 100
 _IN_A_ROW = {"start": STOPPED, "stop": RUNNING}
 """What a row has a button for; the container's own card has the rest."""
@@ -38,6 +40,7 @@ def show_board(list_: Callable[[], Sequence[Any]], around: Callable[[Any], Surro
         return
     board.surface = surface = Surface(board.draw, board.act, mode)
     surface.open()
+    surface.outlive_its_cell()
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(board.follow,), name="nbcontain board", daemon=True).start()
 
@@ -80,6 +83,7 @@ class Board:
     def _begun(self, container: Shown) -> LiveContainer:
         """A row that is fed from now on. Raises what its container does once it is gone."""
         row = LiveContainer(container, self._around(container))
+        row.catch_up(_AT_ONCE_S)
         row.surface = _Row(self)
         context = contextvars.copy_context()
         name = f"nbcontain board {container.name}"
@@ -117,8 +121,11 @@ class Board:
         rows = "".join(_row(row, facts, view, with_buttons=with_buttons) for row, facts, view in seen)
         table = element("table", element("thead", element("tr", head)) + element("tbody", rows), "nbc-table nbc-board")
         inside = element("div", table, "nbc-scroll", tabindex="0", role="region", aria_label="containers")
-        state = ("up", "live") if with_buttons else ("done", "as it was")
-        return Picture("board of containers", html.heading(*state, "containers", (about,)), body=inside if seen else "",
+        if with_buttons:
+            head = html.heading("up", "live", "containers", (about,))
+        else:
+            head = html.heading("", "", "containers", (about, "as it was last seen"))
+        return Picture("board of containers", head, body=inside if seen else "",
                        text=f"{about}\n{_table(seen).text()}")  # fmt: skip
 
 
@@ -143,7 +150,7 @@ def _row(row: LiveContainer, facts: ContainerFacts, view: View, *, with_buttons:
         element("th", escape(facts.name), scope="row"),
         element("td", html.state_mark(look, word)),
         element("td", f"{cpu_line(meters)} {escape(cpu_figure(meters))}" if usage else "", "nbc-metered"),
-        element("td", f"{memory_line(meters)} {escape(words.size(usage.memory))}" if usage else "", "nbc-metered"),
+        element("td", f"{memory_line(meters)} {escape(words.memory(usage.memory))}" if usage else "", "nbc-metered"),
     ]
     if with_buttons:
         drawn = "".join(
@@ -168,7 +175,7 @@ def _table(seen: Sequence[tuple[LiveContainer, ContainerFacts, View]]) -> Table:
     rows = []
     for _, facts, view in seen:
         usage = facts.meters.last if facts.status in RUNNING else None
-        figures = (cpu_figure(facts.meters), words.size(usage.memory)) if usage else ("", "")
+        figures = (cpu_figure(facts.meters), words.memory(usage.memory)) if usage else ("", "")
         state = container_state(facts, view.tasks.get(facts.id))[1]
         rows.append((facts.name, state, *figures, _last_line(facts, view)))
     return Table(("NAME", "STATE", "CPU", "MEMORY", "LAST LINE"), tuple(rows), "", "containers")

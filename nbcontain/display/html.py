@@ -151,8 +151,9 @@ def card(picture: Picture, with_style: bool = True) -> str:
 
 
 def heading(state: str, word: str, title: str, about: Sequence[str | Since]) -> str:
-    """The first line of a card: how it is, what it is, and its figures."""
-    parts = [state_mark(state, word), element("strong", escape(title), "nbc-title")]
+    """The first line of a card: how it is, unless there is no word for it, what it is, and its figures."""
+    parts = [state_mark(state, word)] if word else []
+    parts.append(element("strong", escape(title), "nbc-title"))
     said = [fact.html() if isinstance(fact, Since) else escape(fact) for fact in about if fact]
     if said:
         parts.append(element("span", " · ".join(said), "nbc-about"))
@@ -176,11 +177,12 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
     return element("div", " ".join(drawn), "nbc-facts") if drawn else ""
 
 
-def notes(messages: Sequence[str]) -> str:
-    """Notices, one a line."""
-    if not messages:
+def notes(messages: Sequence[str], endings: Sequence[str] = ()) -> str:
+    """Notices, one a line: first why it ended, which nobody is to miss."""
+    if not messages and not endings:
         return ""
-    items = "".join(element("li", escape(text)) for text in messages)
+    items = "".join(element("li", escape(text), "nbc-ending") for text in endings)
+    items += "".join(element("li", escape(text)) for text in messages)
     return element("ul", items, "nbc-notes")
 
 

@@ -7,11 +7,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nbcontain.display import drawer
 from nbcontain.display.ansi import Line
-from nbcontain.display.buttons import Button
+from nbcontain.display.buttons import RUNNING, STOPPED, Button
 from nbcontain.display.downloads import Download, Send
 from nbcontain.display.html import Action, Drawn, Picture
 from nbcontain.display.lookout import Lookout
@@ -30,8 +31,21 @@ if TYPE_CHECKING:
 
 _GRACE_S = 2.0
 """So long a container that ended is given to be started again before its card becomes a snapshot."""
+_FIRST_S = 0.5
+"""So long a card may read before it is drawn for the first time."""
 KEPT_LINES = 2000
 """So many last lines a live card holds, to be searched; the page draws a part of them."""
+
+
+class Ending(Protocol):
+    """How a container's last run ended."""
+
+    @property
+    def exit_code(self) -> int | None: ...
+    @property
+    def oom_killed(self) -> bool: ...
+    @property
+    def memory_peak(self) -> int: ...
 
 
 class Shown(Protocol):
@@ -52,6 +66,7 @@ class Shown(Protocol):
     @property
     def pid(self) -> int | None: ...
 
+    def state(self) -> Ending: ...
     def batches(self, enough: Callable[[], bool]) -> Iterator[list[Record]]: ...
 
 
@@ -74,6 +89,8 @@ class Surroundings:
     log: Callable[[], Iterator[Record]] | None = field(default=None, compare=False)
     """All that it wrote, read anew."""
     lookout: Lookout | None = None
+    memory_limit: Callable[[], int | None] = field(default=lambda: None, compare=False)
+    """Bytes."""
 
 
 def prepared() -> Any:
@@ -87,12 +104,14 @@ def show_container(container: Shown, around: Surroundings, *, mode: Mode, place:
     """Show a container, perhaps in a place that is there already, and return at once; its card goes on living until the
     container has ended."""
     card = LiveContainer(container, around)
+    card.catch_up()
     if mode == "plain":
         print(card.picture().text)
         return
     surface = Surface(card.draw, card.act, mode, card.take, place=place)
     card.surface = surface
     surface.open()
+    surface.outlive_its_cell()
     context = contextvars.copy_context()
     name = f"nbcontain card {container.name}"
     threading.Thread(target=context.run, args=(card.follow,), name=name, daemon=True).start()
@@ -110,6 +129,10 @@ class LiveContainer:
         self._view = View()
         self._lines: deque[Line] = deque(maxlen=KEPT_LINES)
         self._meters = Meters()
+        self._taken = 0
+        """So many records of its journal are in the view."""
+        self._is_read = False
+        """It does not run, and all that it said until then is in the view."""
         self._busy = ""
         self._messages: tuple[str, ...] = ()
         self._drawer = drawer.NOTHING
@@ -136,21 +159,26 @@ class LiveContainer:
         command = f"docker logs -f {facts.name}" if self._around.log is not None else ""
         return Drawn(picture, self.actions(facts), lines, root.line_count, root.begun_lines(), self._drawer, command)
 
+    def catch_up(self, patience_s: float = _FIRST_S) -> None:
+        """Take what there is to know by now, so that its first picture is no guess: of what has ended all of it, if
+        that is no long story, and of what runs what it has said so far. Whoever shows it, before."""
+        runs, until = self._facts.status in RUNNING, time.monotonic() + patience_s
+        with suppress(NbcontainError, OSError):
+            self._read(lambda: runs or time.monotonic() > until)
+            self._is_read = not runs and time.monotonic() <= until
+
     def follow(self) -> None:
         """Fold the journal until the container has ended for good, then leave the snapshot. A thread of its own."""
         lookout = self._around.lookout
         if lookout is not None:
             lookout.watch(self._container, self._look)
-        seen = 0
         while True:
-            count = 0
             try:
-                for batch in self._container.batches(self._is_left.is_set):
-                    self._take(batch[max(0, seen - count) :])
-                    count += len(batch)
+                if not self._is_read:
+                    self._read(self._is_left.is_set)
             except (NbcontainError, OSError):
                 break  # its directory is gone
-            seen = max(seen, count)
+            self._is_read = False
             if self._is_left.is_set() or not self._runs_again():
                 break
         self.leave()
@@ -168,6 +196,14 @@ class LiveContainer:
     def seen(self) -> tuple[ContainerFacts, View]:
         """What is known of it now."""
         return self._with_meters(), self._view
+
+    def _read(self, enough: Callable[[], bool]) -> None:
+        """Take what its journal has besides what was taken, until the run ends or there was `enough`."""
+        count = 0
+        for batch in self._container.batches(enough):
+            self._take(batch[max(0, self._taken - count) :])
+            count += len(batch)
+            self._taken = max(self._taken, count)
 
     def _take(self, records: Sequence[Record]) -> None:
         own = self._container.id
@@ -259,27 +295,34 @@ class LiveContainer:
         return False
 
     def _with_meters(self) -> ContainerFacts:
-        return replace(self._facts, meters=self._meters)
+        facts, meters = self._facts, self._meters
+        if facts.status in STOPPED:
+            meters = meters.ended(facts.memory_peak, facts.memory_limit, is_full=facts.oom_killed)
+        return replace(facts, meters=meters)
 
     def _asked(self) -> ContainerFacts:
         container, said = self._container, self._around.facts
         name = image = ""
-        pid = None
-        ports: Sequence[Port] = ()
         try:
             name, image = container.name, str(container.image)
             status = container.status if container.exists else "removed"
+            facts = ContainerFacts(
+                container.id, name, image, status, network=said.get("network", ""), command=said.get("command", ""),
+                isolation=said.get("isolation", ""),
+            )  # fmt: skip
             if status == "running":
-                pid, ports = container.pid, self._around.ports()
                 status = "paused" if container.is_paused else status
+                return replace(facts, status=status, pid=container.pid, ports=tuple(self._around.ports()))
+            if status == "exited":
+                ending = container.state()
+                return replace(facts, exit_code=ending.exit_code, oom_killed=ending.oom_killed,
+                               memory_peak=ending.memory_peak, memory_limit=self._around.memory_limit())  # fmt: skip
+            return facts
         except (NbcontainError, OSError, ValueError):
-            status = "removed"
             before: ContainerFacts | None = getattr(self, "_facts", None)
-            name, image = (before.name, before.image) if before is not None else (name, image)
-        return ContainerFacts(
-            container.id, name, image, status, pid, said.get("network", ""), said.get("command", ""),
-            said.get("isolation", ""), tuple(ports),
-        )  # fmt: skip
+            if before is not None:
+                return replace(before, status="removed", pid=None, ports=())
+            return ContainerFacts(container.id, name, image, "removed")
 
     def _mark(self) -> None:
         if self.surface is not None:

@@ -26,6 +26,7 @@ class Meters:
     memory: tuple[int, ...] = ()
     """Bytes."""
     most_memory: int = 0
+    memory_limit: int | None = None
 
     def after(self, usage: Usage) -> Meters:
         """With one more sample."""
@@ -33,7 +34,20 @@ class Meters:
         if self.last is not None and usage.at_s > self.last.at_s and usage.cpu_s >= self.last.cpu_s:
             cpu = (*cpu, 100 * (usage.cpu_s - self.last.cpu_s) / (usage.at_s - self.last.at_s))[-POINTS:]
         memory = (*self.memory, usage.memory)[-POINTS:]
-        return replace(self, last=usage, cpu=cpu, memory=memory, most_memory=max(self.most_memory, usage.memory))
+        return replace(
+            self, last=usage, cpu=cpu, memory=memory, most_memory=max(self.most_memory, usage.memory),
+            memory_limit=usage.memory_limit,
+        )  # fmt: skip
+
+    def ended(self, memory_peak: int, memory_limit: int | None, *, is_full: bool) -> Meters:
+        """With what the kernel says of a run that is over: between two looks there may have been more.
+
+        `is_full` says that it was ended because it had come to its limit.
+        """
+        limit = memory_limit or self.memory_limit
+        return replace(
+            self, most_memory=max(self.most_memory, memory_peak, limit or 0 if is_full else 0), memory_limit=limit
+        )
 
 
 def meters_html(meters: Meters, *, is_over: bool = False) -> str:
@@ -58,8 +72,7 @@ def cpu_top(meters: Meters) -> float:
 
 def memory_top(meters: Meters) -> float:
     """The limit, or where there is none the most that was seen."""
-    limit = meters.last.memory_limit if meters.last is not None else None
-    return float(limit or max(meters.memory, default=0))
+    return float(meters.memory_limit or max(meters.memory, default=0))
 
 
 def cpu_line(meters: Meters) -> str:
@@ -70,7 +83,7 @@ def cpu_line(meters: Meters) -> str:
 
 def memory_line(meters: Meters) -> str:
     """The memory's line as SVG."""
-    most = words.size(max(meters.memory, default=0))
+    most = words.memory(max(meters.memory, default=0))
     return sparkline(meters.memory, memory_top(meters), f"memory in the last minute: at most {most}")
 
 
@@ -82,19 +95,19 @@ def cpu_figure(meters: Meters) -> str:
 def _figures(meters: Meters, *, is_over: bool) -> list[tuple[str, str, str]]:
     """Name, figure in words, line."""
     usage = meters.last
-    if usage is None:
-        return []
-    limit = f" of {words.size(usage.memory_limit)}" if usage.memory_limit else ""
+    limit = f" of {words.memory(meters.memory_limit)}" if meters.memory_limit else ""
+    found = []
     if is_over:
-        found = [("CPU", f"{words.duration(usage.cpu_s)} in all")]
+        if usage is not None:
+            found.append(("CPU", f"{words.duration(usage.cpu_s)} in all"))
         # It may have ended before anything but zeros could be read.
         if meters.most_memory:
-            found.append(("memory", f"at most {words.size(meters.most_memory)}{limit}"))
-    else:
-        found = [("CPU", cpu_figure(meters)), ("memory", f"{words.size(usage.memory)}{limit}")]
-    if usage.received is not None and usage.sent is not None:
+            found.append(("memory", f"at most {words.memory(meters.most_memory)}{limit}"))
+    elif usage is not None:
+        found += [("CPU", cpu_figure(meters)), ("memory", f"{words.memory(usage.memory)}{limit}")]
+    if usage is not None and usage.received is not None and usage.sent is not None:
         found.append(("network", f"{words.size(usage.received)} in, {words.size(usage.sent)} out"))
-    if not is_over:
+    if usage is not None and not is_over:
         found.append(("processes", str(usage.pids)))
     lines = {"CPU": cpu_line(meters), "memory": memory_line(meters)}
     if is_over and len(meters.cpu) < _LINE:

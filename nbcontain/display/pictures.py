@@ -35,6 +35,7 @@ class Words:
 WORDS = {
     "build": Words("building", "built"),
     "run": Words("running", "exited"),
+    "wait": Words("waiting for", "waited for"),
     "pull": Words("pulling", "pulled"),
     "push": Words("pushing", "pushed"),
     "import": Words("importing", "imported"),
@@ -77,6 +78,13 @@ class ContainerFacts:
     isolation: str = ""
     ports: tuple[Port, ...] = ()
     meters: Meters = Meters()
+    exit_code: int | None = None
+    """Of what has ended."""
+    oom_killed: bool = False
+    """There was no memory left for it within its limit."""
+    memory_peak: int = 0
+    memory_limit: int | None = None
+    """Bytes, of what has ended."""
 
 
 def steps_picture(view: View, now: float, kind: str = "build", title: str = "") -> Picture:
@@ -112,27 +120,36 @@ def steps_picture(view: View, now: float, kind: str = "build", title: str = "") 
 def begun_picture(kind: str, name: str, outcome: str = "", about: str = "") -> Picture:
     """Work of which nothing is known yet; or that ended before anything was, with an outcome that is not "done"."""
     word = outcome or ("reading" if kind == "work" else "starting")
+    if outcome == "cancelled" and kind in ("run", "exec", "work", "wait"):
+        word = "interrupted"
     title = _without_verb(one_line(name), kind)
     head = html.heading(outcome or "waiting", word, title, (one_line(about),) if about else ())
     return Picture(f"{kind} {title}: {word}", head, text=" ".join(filter(None, (word, title, one_line(about)))))
 
 
-def run_picture(view: View, now: float, title: str = "", facts: Sequence[tuple[str, str]] = ()) -> Picture:
-    """The slim card over an attached run, whose output stands below it."""
+def run_picture(
+    view: View, now: float, title: str = "", facts: Sequence[tuple[str, str]] = (), *, is_interrupted: bool = False
+) -> Picture:
+    """The slim card over an attached run, whose output stands below it. One that somebody had enough of says so,
+    however its program took that."""
     root = view.root()
     name = title or (one_line(root.name) if root else "")
     if root is None:
         return Picture(f"container {name}", html.heading("waiting", "starting", name, ()),
                        body=html.facts(facts))  # fmt: skip
     state, word = _run_state(root)
+    if root.state == "cancelled" or (is_interrupted and root.is_finished):
+        state, word = "cancelled", "interrupted"
     lines = words.count(root.line_count, "line") if root.line_count else ""
     about = [_took(root, now), lines]
     if root.is_finished and root.detail:
         about.append(one_line(root.detail))
-    body = html.facts(facts) + html.notes(_notices(root))
+    endings = _endings(root)
+    body = html.notes((), endings) + html.facts(facts) + html.notes(_notices(root))
     if not root.is_finished:
         body += _steps_table(view, root, now) if view.children(root.task) else ""
     text = " · ".join(str(part) for part in (f"{word} {name}".strip(), *about) if part)
+    text = "\n".join((text, *endings))
     return Picture(f"container {name}: {word}", html.heading(state, word, name, about), body=body, text=text)
 
 
@@ -160,6 +177,7 @@ def container_picture(
     ]
     name = visible(container.name)
     said = [*(_notices(root) if root else ()), *messages]
+    endings = _endings(root) if root is not None and not is_up else []
     shown = _within(root.tail) if root is not None else ()
     hidden = root.line_count - len(shown) if root is not None else 0
     if root is not None:
@@ -168,13 +186,13 @@ def container_picture(
     meters = meters_text(container.meters, is_over=not is_up)
     text += [meters] if meters else []
     text += [f"ports {', '.join(f'{each.number} → {each.inside}' for each in container.ports)}"] * bool(container.ports)
-    text += said
+    text += [*endings, *said]
     text += [f"  {line}" for line in (tail_lines(root, _TEXT_LINES) if root is not None else ())]
     return Picture(
         f"container {name}: {word}",
         html.heading(state, word, name, about),
         meters=meters_html(container.meters, is_over=not is_up),
-        body=_ports(container.ports if is_up else ()) + html.facts(pairs) + html.notes(said),
+        body=html.notes((), endings) + _ports(container.ports if is_up else ()) + html.facts(pairs) + html.notes(said),
         log=shown,
         log_label=f"last lines of {name}",
         hidden_lines=hidden,
@@ -211,6 +229,16 @@ def _run_state(root: TaskView) -> tuple[str, str]:
     return ("up" if root.state == "running" else root.state), root.state
 
 
+def _ended(container: ContainerFacts) -> tuple[str, str]:
+    """The look and the word of what has ended, as its supervisor wrote it down."""
+    code = container.exit_code
+    if code is None:
+        return "done", "exited"
+    if container.oom_killed:
+        return "failed", f"exited {code}, out of memory"
+    return ("done" if code == 0 else "cancelled" if code in _BY_SIGNAL else "failed"), f"exited {code}"
+
+
 def container_state(container: ContainerFacts, root: TaskView | None) -> tuple[str, str]:
     """The engine's word where it and the journal differ, as between a death and its record."""
     if container.status == "removed":
@@ -219,11 +247,13 @@ def container_state(container: ContainerFacts, root: TaskView | None) -> tuple[s
         return "paused", "paused"
     if container.status == "running" and (root is None or not root.is_finished):
         return "up", "running"
+    if container.status == "exited" and container.exit_code is not None:
+        return _ended(container)
     if root is not None and root.is_finished:
         if root.state in ("lost", "cancelled"):
             return root.state, root.state
         return _run_state(root)
-    return {"running": ("up", "running"), "created": ("waiting", "created"), "exited": ("done", "exited")}.get(
+    return {"running": ("up", "running"), "created": ("waiting", "created"), "exited": _ended(container)}.get(
         container.status, ("lost", container.status)
     )
 
@@ -246,8 +276,14 @@ def _notices(task: TaskView) -> list[str]:
     return [_said_of(notice) for notice in task.notices if not notice.kind][-5:]
 
 
+def _endings(task: TaskView) -> list[str]:
+    """Why it ended, of its last run, where that was said."""
+    return [_said_of(notice) for notice in task.notices if notice.kind == "ending"][-1:] if task.is_finished else []
+
+
 def _said_of(notice: Notice) -> str:
-    return " – ".join(text.removeprefix(f"{notice.kind or 'note'}: ") for text in notice_lines(notice))
+    said, *hint = notice_lines(notice)
+    return " – ".join((said.partition(": ")[2], *hint))
 
 
 def _remarks(root: TaskView) -> str:

@@ -31,7 +31,7 @@ Mode = Literal["card", "html", "plain"]
 """A live card; the same without widgets, as HTML that is replaced; lines of text."""
 
 _STREAMING = ("run", "exec")
-BRIEF = ("exec", "work")
+BRIEF = ("exec", "work", "wait")
 
 TICK_S = 0.02
 """How often is looked whether there is something new: so soon what a program writes is seen."""
@@ -205,7 +205,7 @@ def _patience_s(kind: Kind) -> float:
 
 def _grace_s(kind: Kind, place: Place | None) -> float:
     work_s = WORK_GRACE_S if place is None else PLACED_WORK_GRACE_S
-    return {"exec": EXEC_GRACE_S, "work": work_s}.get(kind, GRACE_S)
+    return {"exec": EXEC_GRACE_S, "work": work_s, "wait": WORK_GRACE_S}.get(kind, GRACE_S)
 
 
 class Presentation(Generic[T]):
@@ -300,7 +300,7 @@ class Presentation(Generic[T]):
         """Any thread: a view is a value."""
         view, now = self._view, time.time()
         if self._kind in _STREAMING:
-            picture = run_picture(view, now, self._title, self._facts)
+            picture = run_picture(view, now, self._title, self._facts, is_interrupted=self._task.is_cancelled)
         else:
             picture = steps_picture(view, now, self._kind, self._title)
         is_stopping = self._task.is_cancelled

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from nbcontain.display import html
@@ -106,16 +107,36 @@ class Surface:
         self._lock = threading.Lock()
         self._is_closed = False
         self._shown_at = 0.0
+        self._last: dict[str, Any] = {}
+        """What it became."""
+        self._heard: dict[str, Any] = {}
+        """What was said of it last while a cell ran."""
 
     def open(self) -> None:
         """Show it; from now on it follows `mark`. What is no widget is redrawn every second too, for its times."""
         drawn = self._draw()
         if self._kind == "card":
             self._card = self._made(drawn)
-        self._handle = self._place.show(widget_bundle(drawn.saved, self._card))
+        self._heard = widget_bundle(drawn.saved, self._card)
+        self._handle = self._place.show(self._heard)
         atexit.register(self.close)
         if self._card is None:
             self._ticker.keep(self._redraw)
+
+    def outlive_its_cell(self) -> None:
+        """It may become something else after its cell: later cells have it said. Whoever opened it."""
+        if self._card is None:
+            _outliving()[self] = None
+
+    def settle(self) -> None:
+        """Say what it is by now, in the thread of a cell that runs; nothing where that was heard before."""
+        with self._lock:
+            bundle = self._last or snapshot(self._draw().saved)
+            if bundle != self._heard:
+                self._heard = bundle
+                self._handle.update(bundle, raw=True)
+            if self._is_closed:
+                _outliving().pop(self, None)
 
     def mark(self) -> None:
         """Something changed. Any thread, any number of times."""
@@ -131,13 +152,14 @@ class Surface:
         self._ticker.drop(self._redraw)
         atexit.unregister(self.close)
         picture = last or self._draw().saved
+        self._last = snapshot(picture)
         if self._card is not None:
             # A page that was reloaded forgot the display id and goes on showing the widget: it has to end, too.
             self._card.end(picture)
         if self._handle is None:
-            self._handle = self._place.show(snapshot(picture))
+            self._handle = self._place.show(self._last)
         else:
-            self._replace(snapshot(picture))
+            self._replace(self._last)
 
     def _made(self, drawn: Drawn) -> Card | None:
         """A live card, or None where widgets are not installed: then HTML has to do."""
@@ -173,6 +195,22 @@ class Surface:
             bundle = snapshot(self._draw().saved)
             self._replace(bundle)
             return len(bundle["text/html"])
+
+
+@cache
+def _outliving() -> dict[Surface, None]:
+    """HTML of which some cell has yet to say what it became."""
+    return {}
+
+
+def settle(*_: object) -> None:
+    """At the end of each cell: say what became of what earlier cells have shown as HTML.
+
+    What runs a notebook by itself hears only what is said while a cell runs. The thread that draws knows nothing of
+    cells, and most of what it says is said between two of them, where such cells are short.
+    """
+    for surface in list(_outliving()):
+        surface.settle()
 
 
 def snapshot(picture: Picture) -> dict[str, Any]:

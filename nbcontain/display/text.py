@@ -68,7 +68,7 @@ def state_word(task: TaskView) -> str:
 
 def notice_lines(notice: Notice) -> list[str]:
     """A notice and its hint."""
-    said = [f"{notice.kind or 'note'}: {visible(notice.message)}"]
+    said = [f"{'note' if notice.kind in ('', 'ending') else notice.kind}: {visible(notice.message)}"]
     return [*said, f"try: {visible(notice.hint)}"] if notice.hint else said
 
 
@@ -133,7 +133,7 @@ def _of_root(view: View, root: TaskView, record: Record) -> list[str]:
     match record.event:
         case Output():
             return output
-        case Notice(kind=""):
+        case Notice(kind="" | "ending"):
             return notice_lines(record.event)
         case Finished() if view.children(root.task):
             return ["", *output, *_findings(root), f"{one_line(root.name)}: {_closing(view, root)}"]

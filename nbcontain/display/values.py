@@ -20,9 +20,9 @@ T = TypeVar("T")
 _SHOWN_BYTES = 256 << 10
 
 
-Kind = Literal["build", "run", "exec", "work", "pull", "push", "import", "up"]
+Kind = Literal["build", "run", "exec", "work", "wait", "pull", "push", "import", "up"]
 """What is shown: "run" streams the output below a slim card; "exec" too, with the card only if it takes a while;
-"work" is shown only if it takes a while and says what it does; the others are steps with a state each."""
+"work" and "wait" are shown only if they take a while and say what they do; the others are steps with a state each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class InProgress(Generic[T]):
     """Standard output is taken: what comes back is not shown there."""
     facts: tuple[tuple[str, str], ...] = ()
     """Small print for its card."""
+    title: str = ""
+    """What it is called on its card, where its task's name is nothing to be read."""
     whole_log: str = ""
     """How to see output that a cell has to leave out."""
     signals: SignalProxy | None = field(default=None, compare=False)

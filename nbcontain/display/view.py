@@ -183,6 +183,8 @@ def _started(task: TaskView, event: Started, time: float) -> tuple[TaskView, tup
     task = replace(task, why=event.why or task.why)
     if event.waiting:
         return task, ()
+    # Why it ended the last time is no news of this one.
+    task = replace(task, notices=tuple(each for each in task.notices if each.kind != "ending"))
     fresh = (Line((Run("started again"),), "note"),) if task.runs else ()
     task = _with_lines(task, fresh) if fresh else task
     task = replace(

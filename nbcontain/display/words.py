@@ -29,6 +29,18 @@ def size(size_bytes: int | None) -> str:
     return f"{value:.3g} TB"
 
 
+def memory(size_bytes: int | None) -> str:
+    """Binary units, as docker has them for memory: "312 B", "1.5 MiB", "50 MiB"; nothing for None."""
+    if size_bytes is None:
+        return ""
+    value = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.4g} {unit}"
+        value /= 1024
+    return f"{value:.4g} TiB"
+
+
 def duration(seconds: float | None) -> str:
     """ "0.02 s", "3.1 s", "1 min 12 s", "2 h 5 min"; nothing for None."""
     if seconds is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from nbcontain.anatomy import instruction_of
 from nbcontain.display import html
 from nbcontain.display.table import Column, Table
-from nbcontain.display.words import bar, count, size
+from nbcontain.display.words import bar, count, memory, size
 from nbcontain.oci.spec import IdMapping
 from nbcontain.values import asdict, dataclass
 from nbcontain.xray import Meters, Sides, Xray
@@ -163,7 +163,7 @@ def _meters(now: Meters, before: Meters | None) -> list[tuple[str, str, str, str
     cpu = f"{percent:.0f} %" if percent is not None else f"{now.cpu_s:.1f} s so far"
     most = now.cpus * 100 if now.cpus else None
     return [
-        ("memory", size(now.memory) + _share(now.memory, now.memory_limit), size(now.memory_limit) or "none",
+        ("memory", memory(now.memory) + _share(now.memory, now.memory_limit), memory(now.memory_limit) or "none",
          bar(now.memory, now.memory_limit or 0, 16)),
         ("processors", cpu, f"{now.cpus:g} of them" if now.cpus else "none", bar(percent or 0, most or 0, 16)),
         ("processes", str(now.processes) + _share(now.processes, now.processes_limit),

@@ -286,6 +286,10 @@ class Group:
         """Bytes that it holds; None where nobody counts them."""
         return self.number("memory.usage_in_bytes", "memory.current")
 
+    def memory_peak(self) -> int | None:
+        """Bytes that it held at most until now; None where nobody counts them, as version 2 before Linux 5.19."""
+        return self.number("memory.max_usage_in_bytes", "memory.peak")
+
     def oom_kills(self) -> int:
         """How many of its processes were killed because there was no memory left for them."""
         return self.number("memory.events oom_kill", "memory.oom_control oom_kill") or 0

@@ -50,6 +50,8 @@ class State:
     """Why it could not be started."""
     oom_killed: bool = False
     """One of its processes was killed, because there was no memory left for it."""
+    memory_peak: int = 0
+    """Bytes that its control group held at most, as the kernel says it; 0 where none counted them."""
     restart_count: int = 0
     """How often its restart policy has started it again."""
     stopped_by_hand: bool = False

@@ -180,17 +180,19 @@ def begin_limits(bundle: Bundle, pid: int, ids: IdMap) -> list[int]:
     return []
 
 
-def end_limits(bundle: Bundle, ids: IdMap, journal: FileJournal) -> bool:
-    """All its processes have ended. Gives, and tells, whether one was killed because there was no memory for it."""
+def end_limits(bundle: Bundle, ids: IdMap, journal: FileJournal) -> tuple[bool, int]:
+    """All its processes have ended. Gives, and tells, whether one was killed because there was no memory for it; and
+    gives how many bytes they had at most, 0 where nobody has counted them."""
     if not bundle.info.limited:
-        return False
+        return False, 0
     from nbcontain.runtime import groups
 
-    if not groups.end(bundle, is_root=ids.is_identity):
-        return False
-    with suppress(OSError):
-        journal.append(Notice(bundle.path.name, OUT_OF_MEMORY, "a higher --memory, or a program that needs less"))
-    return True
+    was_killed, peak = groups.end(bundle, is_root=ids.is_identity)
+    if was_killed:
+        with suppress(OSError):
+            hint = "a higher --memory, or a program that needs less"
+            journal.append(Notice(bundle.path.name, OUT_OF_MEMORY, hint, "ending"))
+    return was_killed, peak
 
 
 def begin_mounts(bundle: Bundle, ids: IdMap) -> None:

@@ -64,7 +64,7 @@ def runs_again(run: Supervisor) -> bool:
     except (OSError, NbcontainError) as error:
         # As docker does, it is given up: what hinders it once will hinder it for ever.
         with suppress(OSError):
-            run.journal.append(Notice(run.info.id, f"it could not be started again: {error}"))
+            run.journal.append(Notice(run.info.id, f"it could not be started again: {error}", kind="ending"))
         run.abort(error)
         return False
     return True

@@ -48,9 +48,10 @@ def doors(bundle: Bundle, *, is_root: bool) -> list[int]:
     return group_of(bundle.path.name, is_root=is_root).doors()
 
 
-def end(bundle: Bundle, *, is_root: bool) -> bool:
-    """Supervisor: all its processes have ended. Gives whether one was killed because there was no memory for it."""
+def end(bundle: Bundle, *, is_root: bool) -> tuple[bool, int]:
+    """Supervisor: all its processes have ended. Gives whether one was killed because there was no memory for it, and
+    how many bytes all of them had at most."""
     group = group_of(bundle.path.name, is_root=is_root)
-    was_killed = group.oom_kills() > 0
+    said = group.oom_kills() > 0, group.memory_peak() or 0
     group.remove()
-    return was_killed
+    return said

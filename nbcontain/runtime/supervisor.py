@@ -396,8 +396,9 @@ class Supervisor:
             until = time.monotonic() + _REAPED_S
             while self.execs and time.monotonic() < until:
                 self.serve_for(0.1)
-        if calls.end_limits(self.bundle, self.ids, self.journal):
-            self.state = replace(self.state, oom_killed=True)
+        was_killed, peak = calls.end_limits(self.bundle, self.ids, self.journal)
+        self.state = replace(self.state, oom_killed=was_killed, memory_peak=peak)
+        if was_killed:
             self.tell("oom")
         if self.outputs.lost_bytes:
             self.state = replace(self.state, error=LOST, dropped_bytes=self.outputs.lost_bytes)

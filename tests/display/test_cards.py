@@ -13,15 +13,15 @@ from journals import FakeContainer, endless, told
 from machine import until
 from nbcontain.display import live, surface
 from nbcontain.display.ansi import Line, Run
-from nbcontain.display.board import Board
+from nbcontain.display.board import Board, show_board
 from nbcontain.display.buttons import RUNNING, Button
 from nbcontain.display.html import Action, Drawn, Picture
 from nbcontain.display.live import Surroundings, show_container
-from nbcontain.display.present import beginning, present
+from nbcontain.display.present import Mode, beginning, present
 from nbcontain.display.surface import Place
 from nbcontain.display.ticker import Ticker
 from nbcontain.errors import Interrupted, InUse
-from nbcontain.events import Finished, Output, Started
+from nbcontain.events import Finished, Notice, Output, Started
 from nbcontain.task import Task
 
 pytest.importorskip("anywidget")
@@ -71,7 +71,24 @@ def test_what_takes_longer_is_a_widget_and_ends_as_a_snapshot(outputs: list[Hand
         present(task, "run", mode="card")
     (output,) = outputs
     assert WIDGET in output.bundles[0] and WIDGET not in output.bundles[-1]
-    assert "cancelled" in output.bundles[-1]["text/plain"]
+    assert "interrupted" in output.bundles[-1]["text/plain"]
+
+
+@pytest.mark.parametrize("last", [Finished("c", "cancelled"), Finished("c", "failed", exit_code=137)])
+def test_what_somebody_interrupts_is_called_so_however_it_ended(outputs: list[Handle], last: Finished) -> None:
+    ended = threading.Event()
+
+    def body(emit):  # type: ignore[no-untyped-def]
+        emit(Started("c", "web"))
+        ended.wait(20)
+        emit(last)
+
+    task = Task("run", body)
+    task.on_cancel(ended.set)
+    threading.Timer(0.3, task.cancel).start()
+    with pytest.raises(Interrupted):
+        present(task, "run", mode="html")
+    assert outputs[0].bundles[-1]["text/plain"].startswith("interrupted web")
 
 
 def test_a_task_that_fails_before_it_says_anything_leaves_no_card(outputs: list[Handle]) -> None:
@@ -88,7 +105,7 @@ def test_a_card_stands_there_before_anything_is_known_and_becomes_what_it_shows(
     (output,) = outputs
     first, last = output.bundles
     assert WIDGET not in first and "starting &lt;b&gt;web" in re.sub(r"<[^>]+>", "", first["text/html"])[-40:]
-    assert last["text/plain"].startswith("cancelled")
+    assert last["text/plain"].startswith("interrupted")
 
 
 def test_the_place_of_a_run_is_its_cards_and_of_what_failed_says_so(outputs: list[Handle]) -> None:
@@ -128,6 +145,39 @@ def test_what_cannot_even_begin_says_that_it_failed(outputs: list[Handle]) -> No
     with beginning(Place(), None):
         pass
     assert len(outputs) == 1
+
+
+@pytest.mark.parametrize("mode", ["card", "html"])
+def test_the_first_picture_of_what_has_ended_is_how_it_ended(outputs: list[Handle], mode: Mode) -> None:
+    container = FakeContainer("bad")
+    container.say(b"going wrong\n")
+    container.end(3)
+    show_container(container, Surroundings(), mode=mode)
+    first = outputs[0].bundles[0]
+    assert first["text/plain"].startswith("exited 3 bad") and "going wrong" in first["text/plain"]
+    assert 'class="nbc-state nbc-is-failed"' in first["text/html"] and "going wrong" in first["text/html"]
+
+
+def test_the_first_picture_of_what_runs_has_what_it_said_so_far(outputs: list[Handle]) -> None:
+    container = FakeContainer()
+    container.say(b"one\ntwo\n")
+    show_container(container, Surroundings(), mode="html")
+    assert "running web" in outputs[0].bundles[0]["text/plain"]
+    container.end()
+    until(lambda: "two" in outputs[0].bundles[-1]["text/plain"])
+    assert outputs[0].bundles[-1]["text/html"].count("two") == 1
+
+
+def test_what_no_memory_was_left_for_says_so_before_all_else(outputs: list[Handle]) -> None:
+    container = FakeContainer("hog")
+    container.oom_killed, container.memory_peak = True, 4 << 20
+    container.journal.append(Notice(container.id, "there was no memory left", "more", "ending"))
+    container.end(137)
+    show_container(container, Surroundings(memory_limit=lambda: 50 << 20), mode="html")
+    text, html = (outputs[0].bundles[0][kind] for kind in ("text/plain", "text/html"))
+    assert text.startswith("exited 137, out of memory hog")
+    assert "memory at most 50 MiB of 50 MiB" in text
+    assert 'class="nbc-ending">there was no memory left' in html and 'class="nbc-state nbc-is-failed"' in html
 
 
 def test_where_a_run_showed_nothing_its_container_takes_the_place(outputs: list[Handle]) -> None:
@@ -396,6 +446,15 @@ def test_a_container_that_goes_away_while_it_is_listed_does_not_end_the_board() 
     board = Board(lambda: [gone, web], around)
     board.look()
     assert "web" in board.picture().body and "gone" not in board.picture().body
+
+
+def test_a_board_says_at_once_how_each_has_ended(outputs: list[Handle]) -> None:
+    bad = FakeContainer("bad")
+    bad.say(b"going wrong\n")
+    bad.end(137)
+    show_board(lambda: [bad], lambda container: Surroundings(), mode="html")
+    text = outputs[0].bundles[0]["text/plain"]
+    assert "exited 137" in text and "going wrong" in text
 
 
 def test_nobody_follows_what_was_on_a_board_that_is_watched_no_more(outputs: list[Handle]) -> None:

@@ -30,17 +30,24 @@ def test_a_container_that_began_anew_does_not_give_its_time_back() -> None:
 
 
 def test_text_and_html_say_the_same() -> None:
-    meters = metered(usage(1, 0.0, 32_000_000, 64_000_000), usage(2, 0.5, 64_000_000, 64_000_000))
+    meters = metered(usage(1, 0.0, 32 << 20, 64 << 20), usage(2, 0.5, 64 << 20, 64 << 20))
     assert meters_text(meters) == (
-        "CPU ▅ 50 % · memory ▅█ 64 MB of 64 MB · network 1.2 kB in, 300 B out · processes 2"
+        "CPU ▅ 50 % · memory ▅█ 64 MiB of 64 MiB · network 1.2 kB in, 300 B out · processes 2"
     )
-    for words in ("50 %", "64 MB of 64 MB", "1.2 kB in, 300 B out"):
+    for words in ("50 %", "64 MiB of 64 MiB", "1.2 kB in, 300 B out"):
         assert words in meters_html(meters)
 
 
 def test_what_has_ended_says_what_it_used_in_all() -> None:
-    meters = metered(usage(1, 0.0, 9_000_000), usage(2, 1.5, 3_000_000))
-    assert meters_text(meters, is_over=True).startswith("CPU ▁ 1.5 s in all · memory █▃ at most 9 MB".replace("▁", "█"))
+    meters = metered(usage(1, 0.0, 9 << 20), usage(2, 1.5, 3 << 20))
+    assert meters_text(meters, is_over=True).startswith("CPU █ 1.5 s in all · memory █▃ at most 9 MiB")
+
+
+def test_what_the_kernel_saw_between_two_looks_counts_too() -> None:
+    seen = metered(usage(1, 0.0, 3 << 20, 50 << 20))
+    assert "at most 48 MiB of 50 MiB" in meters_text(seen.ended(48 << 20, 50 << 20, is_full=False), is_over=True)
+    assert "at most 50 MiB of 50 MiB" in meters_text(seen.ended(0, None, is_full=True), is_over=True)
+    assert meters_text(Meters().ended(48 << 20, None, is_full=False), is_over=True) == "memory at most 48 MiB"
 
 
 def test_what_ended_at_once_has_no_empty_lines_and_no_memory_of_nothing() -> None:

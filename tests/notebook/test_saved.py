@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import bleach
@@ -38,16 +39,21 @@ ELEMENTS = {
 ATTRIBUTES = ["aria-label", "aria-hidden", "align", "open", "scope", "title"]
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
-    """These cells, executed."""
+def executed(tmp_path_factory: pytest.TempPathFactory, cells: Sequence[str]) -> nbformat.NotebookNode:
+    """A notebook of these cells, executed."""
     directory = tmp_path_factory.mktemp("saved")
     shutil.copy2(needs.program("busybox", "busybox-static"), directory / "busybox")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     with places.store_directory() as root:
         env = {**os.environ, "NBCONTAIN_ROOT": str(root), "NBCONTAIN_DISPLAY": "auto", "PYTHONPATH": str(CHECKOUT)}
         client = NotebookClient(notebook, timeout=90, resources={"metadata": {"path": directory}})
         return client.execute(env=env)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
+    """The cells above, executed."""
+    return executed(tmp_path_factory, CELLS)
 
 
 def read(html: str) -> str:
@@ -77,3 +83,17 @@ def test_what_a_sanitizer_leaves_tells_how_it_ended(saved: nbformat.NotebookNode
     left = bleach.clean(html, tags=ELEMENTS, attributes=ATTRIBUTES, strip=True)
     assert_tells(read(left))
 
+
+def test_short_cells_that_follow_have_said_what_it_became_and_the_last_says_what_is(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Nobody hears what is said between two cells, and none of these waits for it."""
+    cells = (
+        *CELLS[:2], "%container run -d --name bad box sh -c 'echo going wrong; sleep 0.1; exit 3'",
+        "%container wait bad", *["1"] * 8, "%container attach bad",
+    )  # fmt: skip
+    shown = executed(tmp_path_factory, cells).cells
+    for cell in (shown[2], shown[-1]):
+        text, html = (cell.outputs[0].data[kind] for kind in ("text/plain", "text/html"))
+        assert text.startswith("exited 3 bad") and "going wrong" in text
+        assert 'class="nbc-state nbc-is-failed"' in html and "going wrong" in html

@@ -196,6 +196,7 @@ def _exec(engine: Engine, options: CellExecOptions, exchange: Exchange, script: 
     container = engine.running(options.name)
     place: list[str] = []
     around: Callable[[Container], Any] = exchange.around
+    interpreter: Sequence[str] = ()
     if script is not None:
         interpreter = script.interpreter or _found(container, container.bundle.spec.process.env)
         # Memory of the container's own, and no part of its layer.
@@ -205,7 +206,9 @@ def _exec(engine: Engine, options: CellExecOptions, exchange: Exchange, script: 
         around = _with_script(exchange, script.text, path)
         place.append(path)
     task = engine.exec(options, stdin=exchange.stdin, around=around)
-    return Cell(InProgress(task, "exec"), script, place)
+    # Its command line tells of a file that is the cell.
+    title = f"{_program(interpreter)} in {options.name}" if script is not None else ""
+    return Cell(InProgress(task, "exec", title=title), script, place)
 
 
 def _with_script(exchange: Exchange, text: str, path: str) -> Callable[[Container], Any]:

@@ -53,6 +53,12 @@ class Container(Handle):
         return self.id[:12]
 
     @property
+    def exit_code(self) -> int | None:
+        """Of its last run; None while it runs, and where it never did."""
+        status, state = self.look()
+        return state.exit_code if status in ("exited", "restarting") else None
+
+    @property
     def labels(self) -> dict[str, str]:
         return dict(self.info.labels)
 

@@ -19,7 +19,7 @@ from nbcontain.errors import (
     SetupFailed,
     UsageError,
 )
-from nbcontain.events import Emit, Finished, Notice, Output, Record, Started
+from nbcontain.events import Emit, Finished, Notice, Output, Progress, Record, Started
 from nbcontain.outcomes import RunResult, Tail, result_of
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.restarts import Policy
@@ -280,6 +280,7 @@ def _code(meant: tuple[Container, float] | None, condition: str, emit: Emit) -> 
         return "-1"
     container, ended_at = meant
     code = container.state().exit_code
+    emit(Started(container.id, f"wait {container.name}{_wished(condition)}"))
     while True:
         if condition in ("not-running", "exited", "stopped") and (found := container.wait(0.2)) is not None:
             return str(found)
@@ -302,9 +303,16 @@ def _code(meant: tuple[Container, float] | None, condition: str, emit: Emit) -> 
             is_so = condition == "removed"
         if is_so:
             return str(-1 if code is None else code)
-        emit(Started(container.id, condition))  # strikes when nobody waits any more
+        emit(Progress(container.id, 0))  # strikes when nobody waits any more
         if condition not in ("not-running", "exited", "stopped"):
             time.sleep(_LOOK_S)
+
+
+def _wished(condition: str) -> str:
+    """What is waited for, where that is not a container's end."""
+    if condition in ("not-running", "exited", "stopped"):
+        return ""
+    return "'s next end" if condition == "next-exit" else f" to be {condition}"
 
 
 def with_files(options: RunOptions) -> RunOptions:

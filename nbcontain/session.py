@@ -19,7 +19,7 @@ from nbcontain.commands import parse_words, told
 from nbcontain.display import formatters, live, looking
 from nbcontain.display.present import BRIEF, beginning, is_attended, mode, present, present_async, shown
 from nbcontain.display.surface import Place, settle
-from nbcontain.display.values import Begun, Board, InProgress, Interactive, Live, Log, Verdict
+from nbcontain.display.values import Begun, Board, InProgress, Interactive, Lines, Live, Log, Verdict
 from nbcontain.docker_words import KNOWN_FLAGS
 from nbcontain.errors import UsageError
 from nbcontain.exchange import Exchange
@@ -94,11 +94,12 @@ class Session:
         place = Place() if is_shown and self.mode == "card" else None
         value = self._value(magic, line, None, place)
         if isinstance(value, InProgress):
-            return self._kept(await self._presented(value, is_shown=is_shown, place=place))
+            value = await self._presented(value, is_shown=is_shown, place=place)
         if isinstance(value, Live):
             await self._live_async(value)
             return None
-        return self._kept(value)
+        # No lines are nothing to be seen; who keeps them in a variable has them.
+        return None if is_shown and value == Lines(()) else self._kept(value)
 
     def run_cell_magic(self, magic: str, line: str, body: str, names: Mapping[str, Any] | None = None) -> object:
         """A cell magic on the cell's own thread."""
@@ -385,7 +386,7 @@ class Session:
     def _look(self, progress: InProgress[Any]) -> dict[str, Any]:
         """How to show something in progress. In a cell, the events themselves are nothing to look at."""
         shown = "plain" if progress.display == "rawjson" else progress.display or self.mode
-        return {"mode": shown, "facts": progress.facts, "whole_log": progress.whole_log}
+        return {"mode": shown, "title": progress.title, "facts": progress.facts, "whole_log": progress.whole_log}
 
     def _variables(self, names: Mapping[str, Any] | None) -> Variables:
         """The notebook's variables, and those of the function that a magic stands in."""

@@ -15,8 +15,12 @@ import pytest
 import nbcontain as nb
 import notebooks
 import places
+from machine import until
+from nbcontain.cells import cell_of
 from nbcontain.commands import parse_words, split
+from nbcontain.display.pictures import steps_picture
 from nbcontain.display.values import Lines
+from nbcontain.display.view import View, fold
 from nbcontain.errors import CommandNotFound, ContainerError, ContainerFailed, Unavailable, UsageError
 from nbcontain.options import HelpAsked
 from nbcontain.store.volumes import checked_name
@@ -424,3 +428,40 @@ def test_another_groups_command_is_told_by_its_name_and_only_where_it_is_that() 
     with pytest.raises(UsageError) as caught:
         parse_words("image", ["bogus"])
     assert "compose" not in caught.value.hint
+
+
+def test_the_card_of_a_cells_program_is_called_by_what_runs_it_and_where(web: nb.Container) -> None:
+    progress = cell_of(web.engine, "exec web", "echo hi", Variables({})).progress
+    assert progress.title == "sh in web"
+    progress.task.result()
+
+
+def test_where_nothing_was_done_there_is_no_value(notebook: Notebook, web: nb.Container) -> None:
+    assert notebook.run("%container rm -f nobody") is None
+    assert str(notebook.run("%container rm -f nobody web")) == "web"
+
+
+def test_a_container_tells_its_exit_code_once_it_has_one(notebook: Notebook) -> None:
+    container = notebook.run("%container run -d --name brief box sh -c 'sleep 0.3; exit 7'")
+    assert container.exit_code is None
+    container.wait()
+    assert container.exit_code == 7
+    container.start()
+    assert container.exit_code is None
+
+
+def test_what_no_memory_was_left_for_is_told_in_the_lists(notebook: Notebook) -> None:
+    notebook.run("%container run -d --name hog -m 16m box dd if=/dev/zero of=/dev/null bs=100M count=1")
+    notebook["_container"].wait()
+    listed = notebook.run("%container ps -a")
+    assert "Exited (137)" in listed.text() and "out of memory" in listed.text()
+    assert "out of memory" not in str(notebook.run("%container ps -a --format '{{.Status}}'"))
+    assert "exited 137, out of memory" in notebook.run("%container board").text()
+
+
+def test_who_waits_reads_for_what(notebook: Notebook, web: nb.Container) -> None:
+    task = web.engine.life.wait(["web"], "not-running", tuple)
+    until(lambda: len(task.journal.read()) > 1)
+    view, _ = fold(View(), task.journal.read())
+    assert steps_picture(view, 0.0, "wait").text.startswith("waiting for web")
+    task.cancel()

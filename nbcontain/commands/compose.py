@@ -15,7 +15,7 @@ from nbcontain.compose.document import written
 from nbcontain.compose.projects import Source
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import InProgress, Lines, Log, Raw
-from nbcontain.display.words import ago, command_line, count
+from nbcontain.display.words import ago, brief, command_line, count
 from nbcontain.errors import Cancelled, UsageError
 from nbcontain.events import Emit, Output, Record, scope
 from nbcontain.options import REST, argument, option, with_defaults
@@ -192,8 +192,8 @@ def _table(engine: Engine, project: str, containers: Sequence[Container]) -> Tab
         for each in containers
     )  # fmt: skip
     code = [Column(title, look="code") for title in ("COMMAND", "PORTS")]
-    columns = ("NAME", "IMAGE", code[0], "SERVICE", Column("CREATED", ago, "words"),
-               Column("STATUS", look="words"), code[1])
+    columns = ("NAME", "IMAGE", code[0], "SERVICE", Column("CREATED", ago, "words", brief),
+               Column("STATUS", str, "words", brief), code[1])
     return Table(columns, rows, f"{count(len(rows), 'service')} of the project {project}", "services")
 
 

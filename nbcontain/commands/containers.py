@@ -12,8 +12,9 @@ from nbcontain.commands.table import Names, OneName, command, docker_line, of_ea
 from nbcontain.display.formats import Format
 from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.values import Document, InProgress, Interactive, Lines
-from nbcontain.display.words import ago, command_line, count, size
+from nbcontain.display.words import ago, brief, command_line, count, size
 from nbcontain.errors import AmbiguousContainer, ContainerNotFound, UsageError
+from nbcontain.events import Emit
 from nbcontain.exchange import Exchange
 from nbcontain.filters import CONTAINERS
 from nbcontain.inspection import container_document
@@ -71,7 +72,8 @@ def container_ps(engine: Engine, words: PsWords) -> object:
     footer = f"{running} running · {rest} stopped" + ("" if shows_all or not rest else "  (-a shows them)")
     code = [Column(title, look="code") for title in ("ID", "COMMAND")]
     columns = (
-        code[0], "IMAGE", code[1], Column("CREATED", ago, "words"), Column("STATUS", look="words"), "NAME",
+        code[0], "IMAGE", code[1], Column("CREATED", ago, "words", brief), Column("STATUS", str, "words", brief),
+        "NAME",
         *((Column("PORTS", look="code"),) if has_ports else ()),
         *((Column("WROTE", size, "num"),) if words.size else ()),
     )  # fmt: skip
@@ -96,7 +98,7 @@ def _ps_row(container: Container, status: str, state: State, full: bool) -> tupl
         info.image,
         text if full or len(text) <= 24 else text[:23] + "…",
         info.created,
-        describe_status(container, status, state),
+        describe_status(container, status, state) + ", out of memory" * (status == "exited" and state.oom_killed),
         info.name,
     )
 
@@ -130,7 +132,7 @@ class StopWords(Names):
 
 
 @command("container", "stop", "ask containers to end, kill them when they do not", StopWords, top=("stop",))
-def container_stop(engine: Engine, words: StopWords) -> InProgress[Lines]:
+def container_stop(engine: Engine, words: StopWords) -> InProgress[Lines | None]:
     number = words.number
     return on_each(engine, words.names, "stop",
                    lambda container: engine.life.stop(container, words.time, number))  # fmt: skip
@@ -145,7 +147,7 @@ class StartWords(Names):
 
 
 @command("container", "start", "run stopped containers again", StartWords, top=("start",))
-def container_start(engine: Engine, words: StartWords) -> InProgress[Lines] | Interactive:
+def container_start(engine: Engine, words: StartWords) -> InProgress[Lines | None] | Interactive:
     if not words.attach and not words.interactive:
         return on_each(engine, words.names, "start", engine.start)
     if len(words.names) > 1:
@@ -158,7 +160,7 @@ def container_start(engine: Engine, words: StartWords) -> InProgress[Lines] | In
 
 
 @command("container", "restart", "stop containers and run them again", StopWords, top=("restart",))
-def container_restart(engine: Engine, words: StopWords) -> InProgress[Lines]:
+def container_restart(engine: Engine, words: StopWords) -> InProgress[Lines | None]:
     number = words.number
     return on_each(engine, words.names, "restart",
                    lambda container: engine.life.restart(container, words.time, number))  # fmt: skip
@@ -179,7 +181,7 @@ class KillWords(Names):
 
 
 @command("container", "kill", "send containers a signal, SIGKILL unless told", KillWords, top=("kill",))
-def container_kill(engine: Engine, words: KillWords) -> InProgress[Lines]:
+def container_kill(engine: Engine, words: KillWords) -> InProgress[Lines | None]:
     number = number_of(words.signal)
     return on_each(engine, words.names, "kill", lambda container: engine.kill(container, number))
 
@@ -192,7 +194,7 @@ class RemoveWords(Names):
 
 
 @command("container", "rm", "remove containers, and what they wrote", RemoveWords, aliases=("remove",), top=("rm",))
-def container_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines]:
+def container_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines | None]:
     def remove(container: Container) -> None:
         engine.remove_container(container, force=words.force, volumes=words.volumes)
 
@@ -202,8 +204,11 @@ def container_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines]:
 def on_each(
     engine: Engine, names: Sequence[str], verb: str, act: Callable[[Container], object], *,
     passes_over_missing: bool = False,
-) -> InProgress[Lines]:  # fmt: skip
-    """Do the same to each. What is not there is no error where it is passed over, as by docker's rm -f."""
+) -> InProgress[Lines | None]:  # fmt: skip
+    """Do the same to each. What is not there is no error where it is passed over, as by docker's rm -f.
+
+    Gives the names of those to which it was done, if there are any.
+    """
 
     def one(name: str) -> list[str]:
         try:
@@ -214,7 +219,11 @@ def on_each(
             raise
         return [name]
 
-    return InProgress(Task(verb, lambda emit: Lines(of_each(names, one))), "work", goes_on=True)
+    def body(emit: Emit) -> Lines | None:
+        done = of_each(names, one)
+        return Lines(done) if done else None
+
+    return InProgress(Task(verb, body), "work", goes_on=True)
 
 
 @command("container", "exec", "run a further program in a running container", ExecOptions, top=("exec",))

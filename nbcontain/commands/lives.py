@@ -40,7 +40,7 @@ class WaitWords(Names):
 
 @command("container", "wait", "wait until containers end, and give their exit codes", WaitWords, top=("wait",))
 def container_wait(engine: Engine, words: WaitWords) -> InProgress[Lines]:
-    return InProgress(engine.life.wait(words.names, words.condition, Lines, ignore=words.ignore), "work")
+    return InProgress(engine.life.wait(words.names, words.condition, Lines, ignore=words.ignore), "wait")
 
 
 @command("healthcheck", "run", "check a container's health now; exit status 1 where it is not well", OneName)

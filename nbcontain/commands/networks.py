@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from nbcontain.commands.images import inspected
 from nbcontain.commands.table import Names, OneName, command, docker_line, of_each
@@ -26,14 +26,15 @@ from nbcontain.values import dataclass
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
 
+T = TypeVar("T")
 TITLES = {
     "ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Scope": "SCOPE", "IPv4": "IPV4", "IPv6": "IPV6",
     "Internal": "INTERNAL", "Labels": "LABELS", "CreatedAt": "CREATED AT",
 }  # fmt: skip
 
 
-def _done(verb: str, act: Callable[[], Lines]) -> InProgress[Lines]:
-    def body(emit: Emit) -> Lines:
+def _done(verb: str, act: Callable[[], T]) -> InProgress[T]:
+    def body(emit: Emit) -> T:
         return act()
 
     return InProgress(Task(verb, body), "work")
@@ -177,12 +178,11 @@ class ConnectWords:
 
 
 @command("network", "connect", "put a container on a further network", ConnectWords)
-def network_connect(engine: Engine, words: ConnectWords) -> InProgress[Lines]:
+def network_connect(engine: Engine, words: ConnectWords) -> InProgress[None]:
     asked = words.attachment()
 
-    def act() -> Lines:
+    def act() -> None:
         engine.networks.connect(words.network, engine.container(words.container), asked)
-        return Lines(())
 
     return _done("network connect", act)
 
@@ -196,10 +196,9 @@ class DisconnectWords:
 
 
 @command("network", "disconnect", "take a container off a network", DisconnectWords)
-def network_disconnect(engine: Engine, words: DisconnectWords) -> InProgress[Lines]:
-    def act() -> Lines:
+def network_disconnect(engine: Engine, words: DisconnectWords) -> InProgress[None]:
+    def act() -> None:
         engine.networks.disconnect(words.network, engine.container(words.container), force=words.force)
-        return Lines(())
 
     return _done("network disconnect", act)
 

@@ -129,7 +129,7 @@ class UpdateWords(LimitOptions):
 @command(
     "container", "update", "change what containers may use, now and at their next start", UpdateWords, top=("update",)
 )
-def container_update(engine: Engine, words: UpdateWords) -> InProgress[Lines]:
+def container_update(engine: Engine, words: UpdateWords) -> InProgress[Lines | None]:
     if words.restart:
         Policy.parse(words.restart)
 
@@ -144,10 +144,10 @@ def container_update(engine: Engine, words: UpdateWords) -> InProgress[Lines]:
 
 
 @command("container", "pause", "stop all processes of containers where they are", Names, top=("pause",))
-def container_pause(engine: Engine, words: Names) -> InProgress[Lines]:
+def container_pause(engine: Engine, words: Names) -> InProgress[Lines | None]:
     return on_each(engine, words.names, "pause", engine.resources.pause)
 
 
 @command("container", "unpause", "let paused containers go on", Names, top=("unpause",))
-def container_unpause(engine: Engine, words: Names) -> InProgress[Lines]:
+def container_unpause(engine: Engine, words: Names) -> InProgress[Lines | None]:
     return on_each(engine, words.names, "unpause", engine.resources.unpause)

@@ -12,11 +12,12 @@ from nbcontain.display.meters import Meters, meters_html, meters_text
 from nbcontain.display.text import notice_lines, one_line, summary, tail_lines
 from nbcontain.display.transfers import pace, total_text
 from nbcontain.display.view import TaskView, View
-from nbcontain.events import Notice
+from nbcontain.events import Notice, TaskId
 from nbcontain.values import dataclass
 
 _RUNNING_LINES = 5
 _FAILED_LINES = 20
+_DONE_LINES = 100
 _BUILD_ROWS = 200
 _TEXT_LINES = 10
 _LOG_CHARACTERS = 65_536
@@ -120,8 +121,7 @@ def steps_picture(view: View, now: float, kind: str = "build", title: str = "") 
 def begun_picture(kind: str, name: str, outcome: str = "", about: str = "") -> Picture:
     """Work of which nothing is known yet; or that ended before anything was, with an outcome that is not "done"."""
     word = outcome or ("reading" if kind == "work" else "starting")
-    if outcome == "cancelled" and kind in ("run", "exec", "work", "wait"):
-        word = "interrupted"
+    word = _of_an_interrupt(word, kind)
     title = _without_verb(one_line(name), kind)
     head = html.heading(outcome or "waiting", word, title, (one_line(about),) if about else ())
     return Picture(f"{kind} {title}: {word}", head, text=" ".join(filter(None, (word, title, one_line(about)))))
@@ -218,7 +218,13 @@ def _took(task: TaskView, now: float) -> Since | str:
 
 def _word(root: TaskView, kind: str) -> str:
     known = WORDS.get(kind, Words("running", "done"))
-    return {"running": known.running, "done": known.done, "cached": known.done}.get(root.state, root.state)
+    word = {"running": known.running, "done": known.done, "cached": known.done}.get(root.state, root.state)
+    return _of_an_interrupt(word, kind)
+
+
+def _of_an_interrupt(word: str, kind: str) -> str:
+    """What somebody had enough of: a build is cancelled, by a button of that name; a program is interrupted."""
+    return "interrupted" if word == "cancelled" and kind in ("run", "exec", "work", "wait") else word
 
 
 def _run_state(root: TaskView) -> tuple[str, str]:
@@ -318,7 +324,10 @@ def _rule_and_line(message: str) -> str:
 
 def _steps_table(view: View, root: TaskView, now: float) -> str:
     """A row per step, the nested ones after theirs."""
-    rows = [_step_row(depth, step, now) for depth, step in list(view.below(root.task))[:_BUILD_ROWS]]
+    steps = list(view.below(root.task))[:_BUILD_ROWS]
+    # While it goes on the whole is drawn again and again: there only what is new is shown.
+    kept = _kept_output([step for _, step in steps]) if root.is_finished else {}
+    rows = [_step_row(depth, step, now, kept.get(step.task, ())) for depth, step in steps]
     titles = "".join(
         html.element("th", title, scope="col") for title in ("state", "step", "size", "time")
     )
@@ -326,9 +335,31 @@ def _steps_table(view: View, root: TaskView, now: float) -> str:
     return html.element("table", head + "\n" + html.element("tbody", "\n".join(rows)), "nbc-steps")
 
 
-def _step_row(depth: int, step: TaskView, now: float) -> str:
+def _kept_output(steps: Sequence[TaskView]) -> dict[TaskId, tuple[Line, ...]]:
+    """What those that went well have said, the last lines of each: together no more than a saved log has. The last
+    steps' before the first ones'."""
+    left, kept = _LOG_CHARACTERS, {}
+    for step in reversed(steps):
+        if step.state != "done" or not step.tail:
+            continue
+        lines = step.tail[-_DONE_LINES:]
+        left -= sum(len(run.text) for line in lines for run in line.runs)
+        if left < 0:
+            break
+        kept[step.task] = lines
+    return kept
+
+
+def _step_row(depth: int, step: TaskView, now: float, kept: Sequence[Line] = ()) -> str:
+    """A step, with what it said: the last lines of one that goes on or failed, and folded away what it has `kept`."""
     name = html.escape(one_line(step.name, 400))
     inside = html.element("span", name, "nbc-deep" if depth else "")
+    if kept:
+        said = html.element("span", words.count(step.line_count, "line"), "nbc-count")
+        hidden = step.line_count - len(kept)
+        more = html.element("div", f"… {words.count(hidden, 'earlier line')}", "nbc-more") if hidden else ""
+        folded = html.element("summary", f"{inside} {said}") + more + html.lines(kept)
+        inside = html.element("details", folded, "nbc-output")
     inside += "".join(html.element("span", html.escape(text), "nbc-why") for text in _said(step))
     if step.state == "failed" and step.detail:
         inside += html.element("span", html.escape(one_line(step.detail)), "nbc-why nbc-why-failed")

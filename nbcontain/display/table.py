@@ -20,14 +20,16 @@ Look = Literal["", "num", "code", "words", "wide", "graph", "tree", "mark"]
 class Column:
     """A column: its title, how a value of it is written, and its look.
 
-    "num" is set right, "code" in a fixed width, "words" wraps between words, "wide" anywhere, "graph" is drawn
-    as a bar beside the column's largest value, or is a text that is one already, in "tree" blanks stay where they are,
-    and "mark" is a sign or letter.
+    "num" is set right, "code" in a fixed width, "words" wraps between words in narrow places, "wide" anywhere,
+    "graph" is drawn as a bar beside the column's largest value, or is a text that is one already, in "tree" blanks stay
+    where they are, and "mark" is a sign or letter.
     """
 
     title: str
     show: Callable[[Any], str] = str
     look: Look = ""
+    brief: Callable[[str], str] | None = None
+    """The same in fewer words, for HTML: what is text may be read by a script that knows docker's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ class Table:
         """A real table with the style it needs. A column with nothing in it leaves its place to the others."""
         from nbcontain.display import html
 
-        shown = self._shown()
+        briefs = [column.brief or str for column in self._columns()]
+        shown = [[brief(text) for brief, text in zip(briefs, row, strict=True)] for row in self._shown()]
         kept = [i for i in range(len(self.columns)) if not shown or any(row[i] for row in shown)]
         columns = [(column.title, column.look) for column in self._columns()]
         rows = [[row[i] for i in kept] for row in shown]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from bisect import bisect
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ _UNITS = (
 )  # fmt: skip
 _LIMITS = (60, 3600, 48 * 3600, 14 * 86400, 60 * 86400, 730 * 86400)
 """From these seconds on it is told in the next unit."""
+_BRIEF = {"second": "s", "minute": "min", "hour": "h"}
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -70,6 +72,12 @@ def ago(when: str | float | None, now: float | None = None) -> str:
         return "Less than a second ago"
     unit, name = _UNITS[bisect(_LIMITS, seconds)]
     return f"{count(int(seconds // unit), name)} ago"
+
+
+def brief(text: str) -> str:
+    """docker's words for times, shorter: "Exited (0) 2 min ago", "Up 5 s"."""
+    text = text.replace("Less than a second ago", "just now").replace("Less than a second", "0 s")
+    return re.sub(r"\b(\d+) (second|minute|hour)s?\b", lambda found: f"{found[1]} {_BRIEF[found[2]]}", text)
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -18,7 +18,7 @@ from nbcontain.events import Record, decode
 CORPUS = Path(__file__).parent.parent / "corpus" / "views"
 NAMES = sorted(path.name for path in CORPUS.iterdir() if path.is_dir())
 TAGS = {"div", "span", "strong", "b", "pre", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "style",
-        "svg", "polyline", "polygon", "a"}  # fmt: skip
+        "svg", "polyline", "polygon", "a", "details", "summary"}  # fmt: skip
 ATTRIBUTES = {"class", "role", "scope", "colspan", "tabindex", "style", "aria-label", "aria-hidden", "aria-live",
               "data-since", "viewbox", "width", "height", "preserveaspectratio", "points",
               "href", "target", "rel"}  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from nbcontain.display import text
 from nbcontain.display.pictures import steps_picture
 from nbcontain.display.view import View, update
-from nbcontain.events import Event, Finished, Notice, Record, Started
+from nbcontain.events import Event, Finished, Notice, Output, Record, Started
 
 HINT = Notice("build", "UnpinnedTag: <i>x has no tag (line 1)", "Name one.", "hint")
 EVENTS: Sequence[Event] = (
@@ -55,3 +55,24 @@ def test_a_terminal_has_warnings_at_the_end_and_only_counts_hints() -> None:
     assert at > lines.index("#1 DONE 1.0s")
     assert "2 hints for this Dockerfile: build --check shows what could be better" in lines
     assert not any("UnpinnedTag" in line for line in lines)
+
+
+def test_what_a_step_said_that_went_well_is_folded_away_and_bounded() -> None:
+    said = [Output("step-1", "stdout", b"".join(b"line %d\n" % number for number in range(150)))]
+    begun = [Started("build", "build x"), Started("step-1", "RUN make", "build"), *said, Finished("step-1", "done")]
+    view, _ = folded(begun)
+    assert "<details" not in steps_picture(view, 99.0).body  # it would be sent again with each drawing
+    view, _ = folded([*begun, Finished("build", "done")])
+    body = steps_picture(view, 99.0).body
+    assert '<details class="nbc-output"><summary><span>RUN make</span> <span class="nbc-count">150 lines</span>' in body
+    assert "line 149" in body and "line 50\n" in body and "line 49\n" not in body and "50 earlier lines" in body
+
+
+def test_what_all_steps_said_together_is_no_more_than_a_saved_log() -> None:
+    steps: list[Event] = []
+    for name in ("step-1", "step-2", "step-3"):
+        wide = Output(name, "stdout", b"x" * 400 + b"\n")
+        steps += [Started(name, f"RUN {name}", "build"), *[wide] * 100, Finished(name, "done")]
+    view, _ = folded([Started("build", "build x"), *steps, Finished("build", "done")])
+    body = steps_picture(view, 99.0).body
+    assert body.count("<details") == 1 and "<summary><span>RUN step-3" in body

@@ -90,3 +90,11 @@ def test_a_column_with_nothing_in_it_leaves_its_place_to_the_others() -> None:
     table = Table(("HERE", "WHY", "TRY"), (("yes", "", ""), ("no", "refused", "")))
     assert "TRY" not in table.html() and "WHY" in table.html()
     assert "TRY" in table.text() and table.records()[0] == {"here": "yes", "why": "", "try": ""}
+
+
+def test_what_is_brief_is_so_for_people_alone() -> None:
+    table = Table((Column("CREATED", words.ago, "words", words.brief),), ((0.0,),))
+    assert "years ago" in table.text()
+    seen = Table((Column("STATUS", str, "words", words.brief),), (("Up 3 minutes",),))
+    assert "Up 3 minutes" in seen.text() and "Up 3 min<" in seen.html()
+    assert seen.records() == [{"status": "Up 3 minutes"}]

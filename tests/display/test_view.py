@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nbcontain.display import view as views
 from nbcontain.display.view import View, fold, update
-from nbcontain.events import Finished, Output, Record, Started
+from nbcontain.events import Finished, Notice, Output, Record, Started
 
 TASKS = ("one", "other")
 words = st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\n\n", b"x\ny", b"\r", b"\xff", b"\xe2\x82\xac"]), max_size=12)
@@ -50,3 +50,11 @@ def test_a_flood_is_passed_over_to_its_last_lines() -> None:
     assert view.tasks["it"].line_count == 1_000_000
     assert [line.runs[0].text for line in fresh] == [str(n) for n in range(998_000, 1_000_000)]
     assert sum(len(call.args[1]) for call in write.call_args_list) < 20_000
+
+
+def test_why_it_ended_the_last_time_is_no_news_of_the_next() -> None:
+    view, _ = fold(View(), [Record(1.0, Started("c", "web")), Record(2.0, Notice("c", "no memory", kind="ending")),
+                            Record(2.0, Finished("c", "failed", exit_code=137))])  # fmt: skip
+    assert [notice.message for notice in view.tasks["c"].notices] == ["no memory"]
+    view, _ = fold(view, [Record(3.0, Started("c", "web"))])
+    assert view.tasks["c"].notices == ()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbcontain.display.words import ago, bar, command_line, count, duration, size
+from nbcontain.display.words import ago, bar, brief, command_line, count, duration, memory, size
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,24 @@ def test_a_quote_within_quotes_can_be_read() -> None:
 
 def test_a_bar_of_something_is_never_empty() -> None:
     assert (bar(0, 10), bar(1e-9, 10), bar(10, 10), bar(5, 10)) == ("", "▏", "████████", "████")
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "said"), [(None, ""), (312, "312 B"), (50 << 20, "50 MiB"), (3 << 29, "1.5 GiB")]
+)
+def test_memory_has_dockers_binary_units(size_bytes: int | None, said: str) -> None:
+    assert memory(size_bytes) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Exited (137) 2 minutes ago, out of memory", "Exited (137) 2 min ago, out of memory"),
+        ("Up 1 hour (healthy)", "Up 1 h (healthy)"),
+        ("Less than a second ago", "just now"),
+        ("Up Less than a second", "Up 0 s"),
+        ("3 weeks ago", "3 weeks ago"),
+    ],
+)
+def test_dockers_times_in_fewer_words(text: str, said: str) -> None:
+    assert brief(text) == said

@@ -89,6 +89,9 @@ class Finished:
     size_bytes: int | None = None
 
 
+OUT_OF_MEMORY = "it was killed: there was no memory left for it within its limit"
+"""What a notice says of such an end; cards know it by that."""
+
 Event = Started | Progress | Output | Notice | Finished
 Emit = Callable[[Event], None]
 """Tells what happened; raises `Cancelled` when the work is no longer wanted."""

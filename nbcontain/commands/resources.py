@@ -10,7 +10,6 @@ from nbcontain.commands.table import Names, command
 from nbcontain.display.formats import Columns, Format, size_shown
 from nbcontain.display.table import Table
 from nbcontain.display.values import InProgress, Lines, Live
-from nbcontain.display.words import memory
 from nbcontain.engine import Engine
 from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.processes import columns
@@ -96,7 +95,12 @@ def engine_memory() -> int:
 
 def binary_size(size_bytes: int) -> str:
     """go-units' BytesSize: "1.5MiB"."""
-    return memory(size_bytes).replace(" ", "")
+    value = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            return f"{value:.4g}{unit}"
+        value /= 1024
+    raise AssertionError("unreachable")
 
 
 @dataclass(frozen=True, kw_only=True)

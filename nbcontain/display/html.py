@@ -276,6 +276,8 @@ def style(content: str) -> str:
         wanted.append("meters")
     if "nbc-table" in content:
         wanted.append("table")
+    if "nbc-net" in content:
+        wanted.append("networks")
     if "nbc-files" in content:
         wanted.append("files")
     if "nbc-choices" in content:

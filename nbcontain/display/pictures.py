@@ -12,7 +12,7 @@ from nbcontain.display.meters import Meters, meters_html, meters_text
 from nbcontain.display.text import notice_lines, one_line, summary, tail_lines
 from nbcontain.display.transfers import pace, total_text
 from nbcontain.display.view import TaskView, View
-from nbcontain.events import Notice, TaskId
+from nbcontain.events import OUT_OF_MEMORY, Notice, TaskId
 from nbcontain.values import dataclass
 
 _RUNNING_LINES = 5
@@ -230,17 +230,18 @@ def _of_an_interrupt(word: str, kind: str) -> str:
 def _run_state(root: TaskView) -> tuple[str, str]:
     """The look of an attached run and its word: an exit code is said, whichever it is."""
     if root.exit_code is not None and root.state in ("done", "failed"):
-        look = "done" if root.exit_code == 0 else "cancelled" if root.exit_code in _BY_SIGNAL else "failed"
-        return look, f"exited {root.exit_code}"
+        return _exited(root.exit_code, any(notice.message == OUT_OF_MEMORY for notice in root.notices))
     return ("up" if root.state == "running" else root.state), root.state
 
 
 def _ended(container: ContainerFacts) -> tuple[str, str]:
     """The look and the word of what has ended, as its supervisor wrote it down."""
     code = container.exit_code
-    if code is None:
-        return "done", "exited"
-    if container.oom_killed:
+    return ("done", "exited") if code is None else _exited(code, container.oom_killed)
+
+
+def _exited(code: int, was_out_of_memory: bool) -> tuple[str, str]:
+    if was_out_of_memory:
         return "failed", f"exited {code}, out of memory"
     return ("done" if code == 0 else "cancelled" if code in _BY_SIGNAL else "failed"), f"exited {code}"
 

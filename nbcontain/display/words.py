@@ -36,11 +36,11 @@ def memory(size_bytes: int | None) -> str:
     if size_bytes is None:
         return ""
     value = float(size_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.4g} {unit}"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 999.5 or unit == "TiB":
+            return f"{value:.3g} {unit}"
         value /= 1024
-    return f"{value:.4g} TiB"
+    raise AssertionError("unreachable")
 
 
 def duration(seconds: float | None) -> str:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from nbcontain.events import Notice
+from nbcontain.events import OUT_OF_MEMORY, Notice
 from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.linux.starts import children_of, start_time
@@ -28,7 +28,6 @@ TYPE_CHECKING = False  # typing's own would cost every process of ours its impor
 if TYPE_CHECKING:
     from nbcontain.runtime.supervisor import Supervisor
 
-OUT_OF_MEMORY = "it was killed: there was no memory left for it within its limit"
 
 
 def be_program(

@@ -326,7 +326,7 @@ def _result(task: Task[T]) -> T:
     except NbcontainError as error:
         if not task.is_cancelled:
             raise
-        raise Interrupted(f"{task.name} was stopped") from error
+        raise Interrupted(f"{task.name} was interrupted") from error
     if task.is_cancelled:
-        raise Interrupted(f"{task.name} was stopped")
+        raise Interrupted(f"{task.name} was interrupted")
     return result

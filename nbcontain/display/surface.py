@@ -135,7 +135,7 @@ class Surface:
             if bundle != self._heard:
                 self._heard = bundle
                 self._handle.update(bundle, raw=True)
-            if self._is_closed:
+            if self._last:
                 _outliving().pop(self, None)
 
     def mark(self) -> None:

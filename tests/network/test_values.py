@@ -229,6 +229,8 @@ def test_the_picture_and_its_twin_show_hostile_names_as_text() -> None:
     bad = Sandbox("c" * 12, "<script>alert(1)</script>\x1b[31m", "h", 1, 1, sandbox("x", "10.5.0.3").endpoints)
     drawn = Topology((LAB, SHUT), (bad,))
     assert "<script>" not in drawn.html() and "\x1b" not in drawn.html() + drawn.text()
+    # In the frame that cards have, as wide as its place.
+    assert drawn.html().startswith('<div class="nbc ') and "<svg" not in drawn.html()
     assert "&lt;script&gt;" in drawn.html() and "nobody" in drawn.text() and "10.5.0.3" in drawn.text()
 
 

@@ -532,7 +532,7 @@ def test_the_verbs(machine: Machine, lan: Lan) -> None:
     )
     drawn = do("network", "draw")
     assert "lab  10.88.9.0/24" in repr(drawn) and "127.0.0.1:8080 → 80/tcp" in repr(drawn)
-    assert "<svg" in drawn._repr_html_()  # type: ignore[attr-defined]
+    assert "nbc-net" in drawn._repr_html_()  # type: ignore[attr-defined]
     with pytest.raises(NetworkInUse):
         do("network", "rm", "lab")
     do("network", "disconnect", "lab", "web")

@@ -14,6 +14,7 @@ import needs
 import places
 from archives import archive, member
 from nbcontain.commands import parse_words, split
+from nbcontain.commands.rows import unique_bytes
 from nbcontain.display.formats import Columns, lasting, size_shown
 from nbcontain.display.table import Table, Watched
 from nbcontain.display.values import Lines
@@ -241,3 +242,14 @@ def test_until_is_a_duration_a_date_or_seconds() -> None:
     assert instant("1700000000") == 1_700_000_000
     assert instant("2024-01-01T00:00:00Z") == 1_704_067_200
     assert Filters.parse(["Label!=x"], ("label!",)).pairs == (("label!", "x"),)
+
+
+def test_what_an_image_alone_has_is_no_more_than_it_has(engine: Engine) -> None:
+    """One config, stored with layers that are compressed in two ways: two manifests, one id."""
+    layer, other = (add_layer(engine.store, archive(member(name, data=name.encode()))) for name in ("a", "longer"))
+    config = ImageConfig(cmd=("sh",))
+    one = Image.of(config, [layer])
+    two = Image.of(config, [replace(layer, descriptor=other.descriptor)])
+    assert one.id == two.id
+    sizes = unique_bytes([one, two])
+    assert [sizes[each.raw_manifest] for each in (one, two)] == [layer.descriptor.size, other.descriptor.size]

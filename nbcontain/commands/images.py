@@ -67,7 +67,7 @@ def image_ls(engine: Engine, words: ImageListWords) -> object:
         counts = container_counts(engine) if wanted.asks("Containers") else None
         rows = [
             image_row(
-                name, image, engine.store.images.registry_digest(name, image), sizes.get(image.digest),
+                name, image, engine.store.images.registry_digest(name, image), sizes.get(image.raw_manifest),
                 None if counts is None else counts.get(str(image.id), 0), full=words.no_trunc,
             )
             for name, image in found
@@ -90,7 +90,7 @@ def _image_table(engine: Engine, found: Sequence[Named], words: ImageListWords) 
     )  # fmt: skip
     rows = []
     for name, image, lead, added in _under_each_other(found) if words.tree else [(*each, "", 0) for each in found]:
-        own = added if words.tree else unique[image.digest]
+        own = added if words.tree else unique[image.raw_manifest]
         rows.append((
             lead + (name.familiar_repository if name else "<none>"), (name.tag if name else None) or "<none>",
             *((str(engine.store.images.registry_digest(name, image)),) if words.digests else ()),

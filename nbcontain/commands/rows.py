@@ -144,9 +144,9 @@ def _rfc3339(created: str) -> str:
     return f"{text[:-6]}Z" if text.endswith("+00:00") else text
 
 
-def unique_bytes(images: Sequence[Image]) -> Mapping[Digest, int]:
-    """Per manifest, the bytes of layers that no other image here has."""
-    layers_of = {image.digest: {layer.digest: layer.size for layer in image.manifest.layers} for image in images}
+def unique_bytes(images: Sequence[Image]) -> Mapping[bytes, int]:
+    """Per manifest, as it is written, the bytes of layers that no other image here has."""
+    layers_of = {image.raw_manifest: {layer.digest: layer.size for layer in image.manifest.layers} for image in images}
     users = Counter(digest for layers in layers_of.values() for digest in layers)
     return {
         manifest: sum(size_bytes for digest, size_bytes in layers.items() if users[digest] == 1)

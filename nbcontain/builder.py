@@ -25,7 +25,7 @@ from nbcontain.errors import BuildError, ImageNotFound, RegistryError
 from nbcontain.events import BUILD, Emit, Notice, scope
 from nbcontain.oci import indexes
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import Image, Platform, timestamp
+from nbcontain.oci.image import Image, Layer, Platform, timestamp
 from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
 from nbcontain.proxies import with_proxies
@@ -361,21 +361,30 @@ class Builder:
         return self._engine.prune()
 
     def usage(self) -> list[CacheUse]:
-        """The results that the build cache knows, youngest first; each layer counts for the first that has it."""
+        """The results that the build cache knows, youngest first; each layer counts for the step that made it."""
+        from datetime import UTC, datetime
+
         store = self._engine.store
+        known = [
+            (digest, used_at, record)
+            for digest, used_at in store.cache.walk() if (record := store.cache.peek(digest)) is not None
+        ]  # fmt: skip
+        # What a step changed nothing of was there before it, as an image or another step's.
+        first: dict[tuple[Layer, ...], str] = {}
+        for layers, created in [
+            *((image.layers, image.config.created) for _, image in self._engine.images()),
+            *((record.layers, record.created) for _, _, record in known),
+        ]:
+            first[layers] = min(created, first.get(layers, created))
         counted: set[Digest] = set()
         found = []
-        for digest, used_at in sorted(store.cache.walk(), key=lambda each: -each[1]):
-            record = store.cache.peek(digest)
-            if record is None:
-                continue
-            new = [layer.descriptor for layer in record.layers[-1:] if layer.descriptor.digest not in counted]
+        for digest, used_at, record in sorted(known, key=lambda each: each[2].created):
+            is_new = first[record.layers] >= record.created
+            new = [each.descriptor for each in record.layers[-1:] if is_new and each.descriptor.digest not in counted]
             counted.update(each.digest for each in new)
-            from datetime import UTC, datetime
-
             used = datetime.fromtimestamp(used_at, UTC).isoformat().replace("+00:00", "Z")
             found.append(CacheUse(digest, record.created_by, used_at, used, sum(each.size for each in new)))
-        return found
+        return sorted(found, key=lambda each: -each.used_at)
 
     def _workshop(self, options: BuildOptions, emit: Emit) -> Workshop:
         return replace(self._engine.workshop(emit), secrets=options.secrets, ssh=options.ssh)

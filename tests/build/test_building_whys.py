@@ -149,6 +149,13 @@ def test_a_step_that_failed_has_left_no_result_to_be_removed(engine: Engine, con
     assert whys(build(engine, text.replace("exit 3", "exit 0"), context))["RUN echo b > /b"] != "its result was removed"
 
 
+def test_a_step_that_changed_nothing_keeps_nothing(engine: Engine, context: Path) -> None:
+    build(engine, "FROM busybox\nRUN true\nRUN echo b > /b\nRUN --mount=type=cache,target=/c true\n", context)
+    sizes = {each.created_by: each.size_bytes > 0 for each in engine.builder.usage()}
+    assert sizes["RUN echo b > /b"]
+    assert not sizes["RUN true"] and not sizes["RUN --mount=type=cache,target=/c true"]
+
+
 def test_what_is_in_memory_is_called_by_what_is_in_it(engine: Engine, busybox_image: str) -> None:
     task = engine.build("FROM busybox\nCOPY data /\n", BuildOptions(), context={"extra.txt": "x"})
     with pytest.raises(BuildError) as caught:

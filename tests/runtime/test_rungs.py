@@ -84,6 +84,8 @@ def test_after_a_restart_users_are_what_they_were(rung: Machine) -> None:
     """Also in the network of the run before, which is born into that and its owner."""
     network = "none" if "network" in rung.engine.profile.rung.namespaces else "host"
     container = rung.start("id -u; sleep 60", user="app", restart="always", network=network)
+    # Killed before, it would have said nothing.
+    until(lambda: said(container) == "1000\n", what=lambda: container.state().error)
     first = container.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)

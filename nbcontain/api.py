@@ -160,9 +160,9 @@ def login(username: str, password: str | None = None, *, registry: str = "docker
     Without a password it is asked for: what stands in a cell is saved with the notebook.
     """
     if password is None:
-        import getpass
+        from nbcontain.standard_input import asked
 
-        password = getpass.getpass(f"password for {registry}: ")
+        password = asked(f"password for {registry}: ", secret=True, otherwise="password=… of a file or a vault")
     if not username or not password:
         raise UsageError("login needs a name and a password")
     return engine().registry.login(registry, username, password)

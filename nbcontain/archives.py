@@ -88,7 +88,7 @@ class Archives:
             found: list[tuple[Reference | None, Image]] = [
                 (reference, image)
                 for reference, image in images
-                if asked and reference and (reference == asked if tagged else _same_repository(reference, asked))
+                if asked and reference and (reference == asked if tagged else reference.is_beside(asked))
             ] or [(None, self._engine.image(name))]
             for reference, image in reversed(found):
                 known = chosen.setdefault(image.digest, (image, []))[1]
@@ -287,10 +287,6 @@ def _only(variants: Sequence[Saved], wanted: Sequence[Platform]) -> list[Saved]:
     kept = [each for each in variants if each.image.digest in chosen]
     index = index_of(entry_of(each.image) for each in kept) if len(kept) > 1 else None
     return [replace(each, index=index) for each in kept]
-
-
-def _same_repository(one: Reference, other: Reference) -> bool:
-    return (one.registry, one.repository) == (other.registry, other.repository)
 
 
 class _Teller:

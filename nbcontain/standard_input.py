@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,26 @@ def opened(given: Any, *, interactive: bool) -> Iterator[int | None]:
             yield file.fileno()
     else:
         yield from _fed(bytes_of(given))
+
+
+def asked(question: str, *, secret: bool = False, otherwise: str = "") -> str:
+    """What somebody types; a `secret` is not shown. Raises UsageError, with `otherwise` to try, where nobody can be
+    asked: there is no more to read, or this is a notebook that runs by itself."""
+    try:
+        if not secret:
+            return input(question)
+        import getpass
+
+        return getpass.getpass(question)
+    except _refusals() as error:
+        what = question.rstrip(": ")
+        raise UsageError(f"nobody can be asked: {what}", why="there is no standard input", hint=otherwise) from error
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What says that: a terminal's end, and a kernel whose client takes no questions (messaging.html, allow_stdin)."""
+    core = sys.modules.get("IPython.core.error")
+    return (EOFError,) if core is None else (EOFError, core.StdinNotImplementedError)
 
 
 def bytes_of(given: Any) -> bytes:

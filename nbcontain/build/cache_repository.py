@@ -7,7 +7,7 @@ from nbcontain.build.cache_document import CACHE_CONFIG, Records
 from nbcontain.errors import BadDocument
 from nbcontain.events import Emit
 from nbcontain.oci import codec, indexes, platforms
-from nbcontain.oci.image import INDEX, MANIFEST, Descriptor, Platform
+from nbcontain.oci.image import MANIFEST, Descriptor, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT
 from nbcontain.registry.client import RegistryClient
@@ -33,7 +33,7 @@ class CacheRepository:
     def records(self) -> Records:
         """What it knows of: of a cache, or of what an image brings along. Raises RegistryError, BadDocument."""
         descriptor, raw = self.client.manifest(self.reference.repository, self._tag)
-        if descriptor.media_type in (codec.DOCKER_INDEX, INDEX):
+        if descriptor.media_type in codec.INDEXES:
             chosen = platforms.choose(indexes.index_from(raw).entries, self.platform, self.reference.familiar)
             raw = self.client.manifest(self.reference.repository, str(chosen.digest))[1]
         config = cache_document.config_of(raw)

@@ -229,13 +229,13 @@ def _task(name: str) -> str:
 
 def _wanted(source: LayoutImage) -> Callable[[Sequence[Descriptor]], list[Descriptor]]:
     """Which entries of index.json may lead to the image."""
-    from nbcontain.store.archive_reader import INDEXES
+    from nbcontain.oci import codec
 
     def wanted(entries: Sequence[Descriptor]) -> list[Descriptor]:
         if source.digest is not None:
             # If it is not named there, an index that is may name it.
             return [each for each in entries if each.digest == source.digest] or [
-                each for each in entries if each.media_type in INDEXES
+                each for each in entries if each.media_type in codec.INDEXES
             ]
         tagged = [each for each in entries if _tag_of(each) == (source.tag or "latest")]
         return tagged or ([] if source.tag or len(entries) != 1 else list(entries))

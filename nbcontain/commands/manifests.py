@@ -14,7 +14,6 @@ from nbcontain.errors import UsageError
 from nbcontain.manifests import Said
 from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import INDEX
 from nbcontain.oci.indexes import ImageIndex, index_from
 from nbcontain.oci.reference import Reference
 from nbcontain.options import argument, option, with_defaults
@@ -125,7 +124,7 @@ def manifest_inspect(engine: Engine, words: InspectWords) -> Document:
     if not words.verbose:
         return Document(json.loads(raw))
     reference = Reference.parse(name)
-    if descriptor.media_type not in (INDEX, codec.DOCKER_INDEX):
+    if descriptor.media_type not in codec.INDEXES:
         return Document(_verbose(reference, descriptor.digest, descriptor.media_type, descriptor.size, None))
     entries = index_from(raw).entries
     return Document([_verbose(reference, e.digest, e.media_type, e.size, e.platform) for e in entries])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import sys
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from nbcontain.errors import UsageError
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.options import argument, option, with_defaults
+from nbcontain.standard_input import asked
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
@@ -111,18 +111,13 @@ def login(engine: Engine, words: LoginWords) -> Lines:
     host = words.registry or "docker.io"
     if words.password_stdin and not words.username:
         raise UsageError("login --password-stdin: who to be?", hint="login -u NAME --password-stdin")
-    try:
-        username = words.username or input(f"username for {host}: ").strip()
-        # Asked for without echo, and never an argument: arguments are in histories and in notebooks.
-        password = (
-            sys.stdin.readline().rstrip("\r\n") if words.password_stdin else getpass.getpass(f"password for {host}: ")
-        )
-    except (EOFError, NotImplementedError) as error:
-        # A notebook that runs by itself says the latter (IPython's StdinNotImplementedError).
-        raise UsageError(
-            f"nobody can be asked for a name and a password for {host}", why="there is no standard input",
-            hint=f"in a terminal: nbcontain login -u {words.username or 'NAME'} --password-stdin {host} < FILE",
-        ) from error  # fmt: skip
+    otherwise = f"in a terminal: nbcontain login -u {words.username or 'NAME'} --password-stdin {host} < FILE"
+    username = words.username or asked(f"username for {host}: ", otherwise=otherwise).strip()
+    # Asked for without echo, and never an argument: arguments are in histories and in notebooks.
+    password = (
+        sys.stdin.readline().rstrip("\r\n") if words.password_stdin
+        else asked(f"password for {host}: ", secret=True, otherwise=otherwise)
+    )  # fmt: skip
     if not username or not password:
         raise UsageError("login needs a name and a password")
     place = engine.registry.login(host, username, password)

@@ -10,6 +10,7 @@ from nbcontain.commands.table import Names, command
 from nbcontain.display.formats import Columns, Format, size_shown
 from nbcontain.display.table import Table
 from nbcontain.display.values import InProgress, Lines, Live
+from nbcontain.display.words import BINARY, scaled
 from nbcontain.engine import Engine
 from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.processes import columns
@@ -95,12 +96,8 @@ def engine_memory() -> int:
 
 def binary_size(size_bytes: int) -> str:
     """go-units' BytesSize: "1.5MiB"."""
-    value = float(size_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            return f"{value:.4g}{unit}"
-        value /= 1024
-    raise AssertionError("unreachable")
+    value, unit = scaled(size_bytes, BINARY, 1024, 1024)
+    return f"{value:.4g}{unit}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from nbcontain.display.harmless import visible
 from nbcontain.display.template import Template
 from nbcontain.display.template_functions import FUNCTIONS, Method
 from nbcontain.display.values import Lines
+from nbcontain.display.words import DECIMAL, scaled
 from nbcontain.errors import UsageError
 from nbcontain.values import dataclass
 
@@ -163,12 +164,8 @@ def lasting(seconds: float) -> str:
 
 def size_shown(size_bytes: int, digits: int = 3) -> str:
     """go-units' HumanSize: "4.26MB", without a blank; docker's containers have four digits where images have three."""
-    value = float(size_bytes)
-    for unit in ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"):
-        if value < 1000 or unit == "YB":
-            return f"{value:.{digits}g}{unit}"
-        value /= 1000
-    raise AssertionError("unreachable")
+    value, unit = scaled(size_bytes, (*DECIMAL, "PB", "EB", "ZB", "YB"), 1000, 1000)
+    return f"{value:.{digits}g}{unit}"
 
 
 def shortened(text: str, length: int) -> str:

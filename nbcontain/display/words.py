@@ -16,6 +16,10 @@ _UNITS = (
 _LIMITS = (60, 3600, 48 * 3600, 14 * 86400, 60 * 86400, 730 * 86400)
 """From these seconds on it is told in the next unit."""
 _BRIEF = {"second": "s", "minute": "min", "hour": "h"}
+DECIMAL = ("B", "kB", "MB", "GB", "TB")
+BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
+_MOST = 999.5
+"""What is more has four digits when it is rounded to none behind the point."""
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -23,24 +27,27 @@ def size(size_bytes: int | None) -> str:
     """Decimal units as docker prints them: "0 B", "312 B", "14.8 kB", "60 MB"; nothing for None."""
     if size_bytes is None:
         return ""
-    value = float(size_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.5:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"
+    value, unit = scaled(size_bytes, DECIMAL, 1000, _MOST)
+    return f"{value:.3g} {unit}"
 
 
 def memory(size_bytes: int | None) -> str:
     """Binary units, as docker has them for memory: "312 B", "1.5 MiB", "50 MiB"; nothing for None."""
     if size_bytes is None:
         return ""
+    value, unit = scaled(size_bytes, BINARY, 1024, _MOST)
+    return f"{value:.3g} {unit}"
+
+
+def scaled(size_bytes: int, units: Sequence[str], step: int, most: float) -> tuple[float, str]:
+    """A size in the first of these units, each `step` times the one before, in which it is below `most`; else the last.
+    """
     value = float(size_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 999.5 or unit == "TiB":
-            return f"{value:.3g} {unit}"
-        value /= 1024
-    raise AssertionError("unreachable")
+    for unit in units[:-1]:
+        if value < most:
+            return value, unit
+        value /= step
+    return value, units[-1]
 
 
 def duration(seconds: float | None) -> str:

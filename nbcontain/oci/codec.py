@@ -36,8 +36,8 @@ LAYER_LIMIT = 500
 INLINE_CACHE = "moby.buildkit.cache.v0"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
-_MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
-_INDEXES = frozenset({INDEX, DOCKER_INDEX})
+MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
+INDEXES = frozenset({INDEX, DOCKER_INDEX})
 _KNOWN = frozenset({"schemaVersion", "mediaType", "config", "layers", "manifests", "annotations", "digest", "size"})
 _KNOWN_LOWER = frozenset(key.lower() for key in _KNOWN)
 
@@ -71,7 +71,7 @@ def image_from(raw_manifest: bytes, raw_config: bytes) -> Image:
 
 def parse_manifest(data: bytes) -> Manifest:
     """An image manifest (image-spec manifest.md), or docker's schema 2 twin of it."""
-    fields = _document(data, "manifest", _MANIFESTS)
+    fields = _document(data, "manifest", MANIFESTS)
     if "manifests" in fields.values:
         raise BadDocument("the manifest has both layers and manifests" if "layers" in fields.values else "an index")
     layers = tuple(_descriptor(layer) for layer in fields.objects("layers", required=True))
@@ -100,7 +100,7 @@ def dump_manifest(manifest: Manifest) -> bytes:
 
 def parse_index(data: bytes) -> Index:
     """An image index (image-spec image-index.md), or docker's manifest list."""
-    fields = _document(data, "index", _INDEXES)
+    fields = _document(data, "index", INDEXES)
     if "layers" in fields.values or "config" in fields.values:
         raise BadDocument("the index has both layers and manifests")
     return Index(

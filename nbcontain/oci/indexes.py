@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from nbcontain.errors import BadDocument
 from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import INDEX, MANIFEST, Descriptor, Image, Index, Platform
+from nbcontain.oci.image import INDEX, Descriptor, Image, Index, Platform
 from nbcontain.values import dataclass, field, replace
 
-ENTRY_TYPES = frozenset({MANIFEST, INDEX, codec.DOCKER_MANIFEST, codec.DOCKER_INDEX})
+ENTRY_TYPES = codec.MANIFESTS | codec.INDEXES
 """What may stand in an index that is made here."""
 
 

@@ -75,6 +75,10 @@ class Reference:
         digest = f"@{self.digest}" if self.digest is not None else ""
         return f"{self.registry}/{self.repository}{tag}{digest}"
 
+    def is_beside(self, other: Reference) -> bool:
+        """Whether both are of one repository."""
+        return (self.registry, self.repository) == (other.registry, other.repository)
+
     @property
     def pinned(self) -> Reference:
         """What is meant: a digest says more than a tag, so that with both the digest wins."""

@@ -15,7 +15,7 @@ from typing import Literal
 from nbcontain.errors import BadAddress, BadAnswer, BadDocument, DigestMismatch, RegistryError, Unsupported
 from nbcontain.events import Emit, Finished, Progress, Started, scope
 from nbcontain.oci import codec, platforms
-from nbcontain.oci.image import CONFIG, INDEX, Descriptor, Image, Layer, Platform
+from nbcontain.oci.image import CONFIG, Descriptor, Image, Layer, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT
 from nbcontain.registry.client import RegistryClient
@@ -26,7 +26,6 @@ from nbcontain.store.stacks import Arrivals, Stacks
 from nbcontain.values import dataclass
 
 PARALLEL = 3
-_INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
 _CONFIGS = frozenset({CONFIG, "application/vnd.docker.container.image.v1+json"})
 _REPORT_BYTES = 1 << 20
 _RANGE = re.compile(r"bytes (\d{1,19})-\d*/(?:\d+|\*)")
@@ -100,7 +99,7 @@ class Pull:
         """The manifests of an index, and of the indexes in it."""
         found: list[Descriptor] = []
         for entry in codec.parse_index(raw).manifests:
-            if entry.media_type not in _INDEXES:
+            if entry.media_type not in codec.INDEXES:
                 found.append(entry)
             elif depth == _DEPTH or len(found) > _MANIFESTS:
                 raise BadDocument(f"the indexes of {reference.familiar} lead nowhere", why="one is within the other")
@@ -302,7 +301,7 @@ def _name(layer: Layer) -> str:
 
 
 def _is_index(descriptor: Descriptor, raw: bytes) -> bool:
-    return descriptor.media_type in _INDEXES or (b'"manifests"' in raw and b'"layers"' not in raw)
+    return descriptor.media_type in codec.INDEXES or (b'"manifests"' in raw and b'"layers"' not in raw)
 
 
 def _of_schema_2(raw: bytes, descriptor: Descriptor, reference: Reference) -> bytes:

@@ -205,7 +205,7 @@ class Registries:
         if all_tags:
             here: dict[Reference, Image | ImageIndex] = {each: image for each, image in images.list() if each}
             here |= images.indexes()
-            chosen = {each: found for each, found in here.items() if each.tag and _same(each, reference)}
+            chosen = {each: found for each, found in here.items() if each.tag and each.is_beside(reference)}
             if not chosen:
                 raise ImageNotFound(f"no image {reference.familiar_repository!r} here")
         else:
@@ -399,9 +399,5 @@ def _registry(text: str) -> Reference:
 def _alike(wanted: Reference, known: Sequence[Reference]) -> Reference | None:
     """The image that is meant by whoever pushes a name that it does not have yet: it is called so, but nowhere."""
     name = wanted.repository.rpartition("/")[2]
-    found = [each for each in known if each.tag and each.familiar_repository == name and not _same(each, wanted)]
+    found = [each for each in known if each.tag and each.familiar_repository == name and not each.is_beside(wanted)]
     return min(found, key=lambda each: (each.tag != wanted.tag, each.tag != "latest"), default=None)
-
-
-def _same(one: Reference, other: Reference) -> bool:
-    return (one.registry, one.repository) == (other.registry, other.repository)

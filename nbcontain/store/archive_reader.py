@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference, DigestMismatch
 from nbcontain.oci import codec
 from nbcontain.oci.digest import DiffID, Digest
-from nbcontain.oci.image import CONFIG, INDEX, LAYER_TAR_GZIP, REF_NAME, Descriptor, Image, Manifest
+from nbcontain.oci.image import CONFIG, LAYER_TAR_GZIP, REF_NAME, Descriptor, Image, Manifest
 from nbcontain.oci.indexes import ImageIndex, entry_of, index_from, index_of
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT, load
@@ -41,7 +41,6 @@ _EARLY_BYTES = 256 << 10
 """A smaller layer is unpacked in no time when its turn comes."""
 _DEPTH = 3
 _OF_FILES = "import makes an image of the archive of a file system."
-INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
 Choose = Callable[[Sequence[Descriptor], str], Sequence[Descriptor]]
 """Which manifests of an index of several platforms, of those that the archive holds."""
 Write = Callable[[bytes | memoryview], object]
@@ -240,7 +239,7 @@ class _Intake:
     def _oci_images(self, entry: Descriptor, choose: Choose, depth: int) -> list[Image]:
         """The image of a manifest; those of an index that are chosen. Each is read once, however often it is named."""
         if entry.digest not in self._read:
-            if entry.media_type not in INDEXES:
+            if entry.media_type not in codec.INDEXES:
                 image = self._oci_image(entry)
                 self._read[entry.digest] = [image] if image is not None else []
             elif depth >= _DEPTH:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from nbcontain.errors import BadDigest, BadDocument, DigestMismatch, StoreError, VolumeNotFound
 from nbcontain.oci import codec
 from nbcontain.oci.digest import ChainID, Digest
-from nbcontain.oci.image import MANIFEST, REF_NAME, Descriptor, Image, Index
+from nbcontain.oci.image import REF_NAME, Descriptor, Image, Index
 from nbcontain.oci.indexes import ImageIndex, index_from
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT, load
 from nbcontain.store import files
@@ -39,7 +39,6 @@ Kind = Literal[
 ]  # fmt: skip
 Remedy = Literal["quarantine", "remove", "rewrite", "close", "drop", "end", "none"]
 _READ_BYTES = 1 << 20
-_MANIFESTS = frozenset({MANIFEST, codec.DOCKER_MANIFEST})
 _MOMENT_S = 0.1
 _LEFT = re.compile(r"\.[a-z.]+-[0-9a-f]+")
 
@@ -277,7 +276,8 @@ class Check:
             return
         if isinstance(image, ImageIndex):
             for each in image.entries if REF_NAME in entry.annotations else ():
-                if each.media_type in _MANIFESTS and (found := list(self._image(each, f"{shown} for {each.platform}"))):
+                about = f"{shown} for {each.platform}"
+                if each.media_type in codec.MANIFESTS and (found := list(self._image(each, about))):
                     yield from found
                     why = f"its image {each.digest.short} is not whole"
                     yield Finding("image-incomplete", shown, why, path, entry.digest)
@@ -322,7 +322,7 @@ class Check:
                 yield found
             else:
                 for each in found.entries:
-                    if each.media_type in _MANIFESTS:
+                    if each.media_type in codec.MANIFESTS:
                         yield from self._whole(each)
 
     def manifests(self) -> Iterator[Descriptor]:

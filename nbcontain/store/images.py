@@ -27,7 +27,7 @@ from nbcontain.oci.strict_json import DOCUMENT_LIMIT
 from nbcontain.store import files
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.layout import INDEX_LIMIT, Layout
-from nbcontain.store.listed import INDEXES, MANIFESTS, WITHIN, Listed, Named, name_of, near, standing, without_names
+from nbcontain.store.listed import WITHIN, Listed, Named, name_of, near, standing, without_names
 from nbcontain.store.write_back import WriteBack
 from nbcontain.values import replace
 
@@ -70,7 +70,7 @@ class Images:
             with suppress(NoSuchPlatform):
                 return self._choose([*self._spread(entries), *reversed(beside)], platform, reference)
             raise ImageNotFound(f"no image {reference.familiar!r} for {platform} here")
-        plain = [entry for entry in entries if entry.media_type in MANIFESTS]
+        plain = [entry for entry in entries if entry.media_type in codec.MANIFESTS]
         return self._image(plain[0]) if plain else self._choose(self._spread(entries), Platform.here(), reference)
 
     def _choose(self, entries: _Entries, wanted: Platform, reference: Reference) -> Image:
@@ -80,7 +80,7 @@ class Images:
 
     def index(self, reference: Reference) -> ImageIndex | None:
         """The index that the name stands for; None where it is one image, or nothing. Raises StoreError."""
-        found = [entry for entry in self._raw_standing(reference) if entry.media_type in INDEXES]
+        found = [entry for entry in self._raw_standing(reference) if entry.media_type in codec.INDEXES]
         return self._index(found[0]) if found else None
 
     def find_index(self, text: str) -> ImageIndex | None:
@@ -95,7 +95,7 @@ class Images:
         found: _Indexes = []
         for entry in self._raw_entries():
             name = name_of(entry)
-            if entry.media_type in INDEXES and name is not None:
+            if entry.media_type in codec.INDEXES and name is not None:
                 with suppress(StoreError):
                     found.append((name, self._index(entry)))
         return found
@@ -108,7 +108,7 @@ class Images:
         """By what digest a registry has what the image of this name came from: an index's, if it was chosen out of one.
         """
         for _, entry in self._now().by_name(name) if name is not None else ():
-            if entry.media_type in INDEXES:
+            if entry.media_type in codec.INDEXES:
                 return entry.digest
             if entry.digest == image.digest and (within := entry.annotations.get(WITHIN)):
                 return Digest.parse(within)
@@ -121,7 +121,7 @@ class Images:
 
     def child(self, entry: Descriptor) -> Image | None:
         """The image that one entry of an index names; None where it is not here as a whole, or no image."""
-        if entry.media_type not in MANIFESTS:
+        if entry.media_type not in codec.MANIFESTS:
             return None
         try:
             return self._image(entry)
@@ -248,7 +248,7 @@ class Images:
         dropped: _Entries = []
 
         def without(entries: _Entries) -> _Entries:
-            loose = [e for e in entries if name_of(e) is None and e.media_type in MANIFESTS]
+            loose = [e for e in entries if name_of(e) is None and e.media_type in codec.MANIFESTS]
             dropped[:] = [entry for entry in loose if not self._is_needed(entry)]
             return [entry for entry in entries if entry not in dropped]
 
@@ -335,9 +335,9 @@ class Images:
 
     def _spread_named(self, entries: Iterable[Named]) -> Iterator[Named]:
         for name, entry in entries:
-            if entry.media_type in MANIFESTS:
+            if entry.media_type in codec.MANIFESTS:
                 yield name, entry
-            elif entry.media_type in INDEXES and name is not None:
+            elif entry.media_type in codec.INDEXES and name is not None:
                 for each in self._present(entry):
                     yield name, replace(each, annotations=entry.annotations)
 

@@ -8,11 +8,9 @@ from functools import cached_property, lru_cache
 from nbcontain.errors import BadReference
 from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import INDEX, MANIFEST, REF_NAME, Descriptor, Index
+from nbcontain.oci.image import REF_NAME, Descriptor, Index
 from nbcontain.oci.reference import Reference
 
-MANIFESTS = frozenset({MANIFEST, codec.DOCKER_MANIFEST})
-INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
 WITHIN = "org.nbcontain.within"
 """Annotation of a name: the digest of the index at its registry out of which its image was chosen."""
 Named = tuple[Reference | None, Descriptor]
@@ -104,15 +102,11 @@ def standing(reference: Reference, entries: Iterable[Descriptor]) -> list[Descri
         is_meant = name == reference
         if reference.digest is not None and not is_meant:
             digests = (str(entry.digest), entry.annotations.get(WITHIN))
-            is_meant = str(reference.digest) in digests and (name is None or _same_repository(name, reference))
-        is_index = entry.media_type in INDEXES and name is not None
-        if is_meant and (is_index or entry.media_type in MANIFESTS):
+            is_meant = str(reference.digest) in digests and (name is None or name.is_beside(reference))
+        is_index = entry.media_type in codec.INDEXES and name is not None
+        if is_meant and (is_index or entry.media_type in codec.MANIFESTS):
             found.append(entry)
     return found
-
-
-def _same_repository(one: Reference, other: Reference) -> bool:
-    return (one.registry, one.repository) == (other.registry, other.repository)
 
 
 def near(text: str, names: Sequence[str]) -> str:

@@ -7,7 +7,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from samples import image_of
 from server import Registry, status
 
 import needs
+from nbcontain import api
 from nbcontain.commands.registries import LoginWords, login
 from nbcontain.engine import Engine
 from nbcontain.errors import (
@@ -38,7 +38,7 @@ from nbcontain.oci.image import MANIFEST, Descriptor, Manifest
 from nbcontain.oci.reference import Reference
 from nbcontain.registry import refusals
 from nbcontain.registry.configuration import Configuration
-from servers import free_port
+from servers import answering, free_port
 
 
 def test_a_helm_chart_is_an_artifact(engine: Engine, registry: Registry) -> None:
@@ -76,20 +76,13 @@ def wants_certificates(key: Path, version: ssl.TLSVersion) -> Iterator[str]:
     context.load_verify_locations(key / "cert.pem")
     context.verify_mode = ssl.CERT_REQUIRED
     context.maximum_version = version
-    with socket.create_server(("127.0.0.1", 0)) as listening:
 
-        def serve() -> None:
-            while True:
-                try:
-                    ours, _ = listening.accept()
-                except OSError:
-                    return
-                with ours, suppress(OSError), context.wrap_socket(ours, server_side=True) as secure:
-                    secure.recv(1 << 16)
+    def serve(end: socket.socket) -> None:
+        with suppress(OSError), context.wrap_socket(end, server_side=True) as secure:
+            secure.recv(1 << 16)
 
-        threading.Thread(target=serve, daemon=True).start()
+    with socket.create_server(("127.0.0.1", 0)) as listening, answering(listening, serve):
         yield f"127.0.0.1:{listening.getsockname()[1]}"
-        listening.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2], ids=["1.3", "1.2"])
@@ -154,6 +147,9 @@ def test_where_nobody_can_be_asked_login_says_how_else(
     with pytest.raises(UsageError) as caught:
         login(engine, LoginWords(registry="r.example", username=username))
     assert f"-u {username or 'NAME'} --password-stdin" in caught.value.hint
+    # So it is for who asks for it in Python.
+    with pytest.raises(UsageError, match="nobody can be asked"):
+        api.login("anna", registry="r.example")
 
 
 def test_a_password_that_never_comes_is_one_error(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,8 +82,9 @@ def ago(when: str | float | None, now: float | None = None) -> str:
 
 
 def brief(text: str) -> str:
-    """docker's words for times, shorter: "Exited (0) 2 min ago", "Up 5 s"."""
+    """docker's words for times, shorter: "Exited (0) 2 min ago", "Up 5 s", "Exited (137) 3 s ago, OOM"."""
     text = text.replace("Less than a second ago", "just now").replace("Less than a second", "0 s")
+    text = text.replace("out of memory", "OOM")
     return re.sub(r"\b(\d+) (second|minute|hour)s?\b", lambda found: f"{found[1]} {_BRIEF[found[2]]}", text)
 
 

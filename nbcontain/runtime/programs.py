@@ -234,8 +234,13 @@ def _find(args: tuple[str, ...], path: str) -> str:
         unusable = unusable or f"{candidate} {kind}"
     if unusable:
         raise CommandNotExecutable(f"{name} cannot be executed", path=name, why=unusable)
+    raise not_found(name, path)
+
+
+def not_found(name: str, path: str) -> CommandNotFound:
+    """What is wrong where no program of that name is, in what PATH says."""
     where = "" if "/" in name else f"not in PATH={path}"
-    raise CommandNotFound(
+    return CommandNotFound(
         f"there is no command {name} in the container", errno=errno.ENOENT, path=name, why=where,
         hint="a line for a shell is said by:  sh -c 'LINE'" if " " in name else "",
     )  # fmt: skip

@@ -216,8 +216,4 @@ def _find(root: int, args: tuple[str, ...], path: str, directory: str, seen: Cal
             return candidate
         if "/" in name:
             raise CommandNotExecutable(f"{name} cannot be executed", path=name, why="it is no program")
-    where = "" if "/" in name else f"not in PATH={path}"
-    raise CommandNotFound(
-        f"there is no command {name} in the container", errno=2, path=name, why=where,
-        hint="a line for a shell is said by:  sh -c 'LINE'" if " " in name else "",
-    )  # fmt: skip
+    raise programs.not_found(name, path)

@@ -64,7 +64,7 @@ def test_memory_has_dockers_binary_units(size_bytes: int | None, said: str) -> N
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("Exited (137) 2 minutes ago, out of memory", "Exited (137) 2 min ago, out of memory"),
+        ("Exited (137) 2 minutes ago, out of memory", "Exited (137) 2 min ago, OOM"),
         ("Up 1 hour (healthy)", "Up 1 h (healthy)"),
         ("Less than a second ago", "just now"),
         ("Up Less than a second", "Up 0 s"),

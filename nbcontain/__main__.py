@@ -74,14 +74,11 @@ def _status(words: list[str]) -> int:
         # The program has said what it had to say, as with docker.
         return error.exit_status
     except NbcontainError as error:
-        # Errors name commands as one types them in a cell.
-        text = "\n".join(error.lines())
-        for magic in ("nbcontain", "container", "image", "kernel", "network", "volume"):
-            said = "nbcontain" if magic in ("nbcontain", "container") else f"nbcontain {magic}"
-            text = text.replace(f"%{magic} ", f"{said} ")
+        from nbcontain.magic_names import on_a_terminal
+
         for line in error.done:
             print(line)
-        print(text, file=sys.stderr)
+        print(on_a_terminal("\n".join(error.lines())), file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:
         # Whoever read us has gone (head, a closed pager): not an error of ours.

@@ -15,10 +15,12 @@ from nbcontain.display.table import USUAL_WIDTH, Table
 from nbcontain.display.values import Board, Confirm, Document, InProgress, Interactive, Lines, Live, Log, Raw, Verdict
 from nbcontain.errors import Interrupted
 from nbcontain.events import Finished, Notice, Output, Started, encode
+from nbcontain.magic_names import on_a_terminal
 from nbcontain.oci.image import Image
 from nbcontain.runtime.container import Container
 from nbcontain.sig_proxy import passing
 from nbcontain.task import Task
+from nbcontain.values import replace
 
 _REDRAW_S = 0.1
 
@@ -33,6 +35,7 @@ def draw(value: object) -> int:
 
             return attend(value)
         case Table():
+            value = replace(value, footer=on_a_terminal(value.footer))
             if (text := value.text(_columns() if value.below else USUAL_WIDTH)) or not value.is_plain:
                 print(text)
         case Board():
@@ -63,8 +66,10 @@ def draw(value: object) -> int:
             print(value.id)
         case None:
             pass
-        case _:
+        case str():
             print(value)
+        case _:
+            print(on_a_terminal(str(value)))
     return 0
 
 
@@ -143,7 +148,7 @@ def _followed(progress: InProgress[object]) -> object:
             elif isinstance(record.event, Notice):
                 from nbcontain.display.text import notice_lines
 
-                print("\n".join(notice_lines(record.event)), file=sys.stderr)
+                print(on_a_terminal("\n".join(notice_lines(record.event))), file=sys.stderr)
             elif isinstance(record.event, Started | Finished) and record.event.task.startswith("pull "):
                 what = "pulling" if isinstance(record.event, Started) else record.event.outcome
                 print(f"{record.event.task}: {what}", file=sys.stderr)
@@ -162,7 +167,8 @@ def _followed(progress: InProgress[object]) -> object:
             view = update(view, record)
             if not progress.quiet and progress.kind in ("build", "pull", "push"):
                 for line in event_lines(view, record):
-                    print(line, file=sys.stderr)
+                    # Of what a program says nothing is changed.
+                    print(on_a_terminal(line) if isinstance(record.event, Notice) else line, file=sys.stderr)
     return task.result()
 
 
@@ -201,7 +207,7 @@ def _attend_transfer(task: Task[object]) -> None:
     root = view.root()
     for notice in root.notices if root is not None else ():
         for line in notice_lines(notice):
-            print(line, file=sys.stderr)
+            print(on_a_terminal(line), file=sys.stderr)
 
 
 def _write(output: Output) -> None:

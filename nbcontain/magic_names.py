@@ -7,3 +7,11 @@ GROUP_MAGICS = ("compose", "image", "container", "kernel", "network", "volume")
 LINE_MAGICS = (*GROUP_MAGICS, "nbcontain")
 CELL_MAGICS = ("compose", "container", "dockerfile")
 LESSON_MAGICS = ("check", "hint", "solution", "quiz")
+
+
+def on_a_terminal(text: str) -> str:
+    """What we advise, which names commands as one types them in a cell, as one types them on a terminal."""
+    for magic in LINE_MAGICS:
+        said = "nbcontain" if magic in ("nbcontain", "container") else f"nbcontain {magic}"
+        text = text.replace(f"%{magic} ", f"{said} ")
+    return text

@@ -46,7 +46,7 @@ from nbcontain.oci.reference import Reference
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.runtime.launcher import Launcher
 from nbcontain.store import tar
-from nbcontain.store.archive_writer import OCI_LAYOUT, Saved
+from nbcontain.store.archive_writer import CONTAINERD_NAME, OCI_LAYOUT, Saved
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.layer_writer import layer_writer
 from registry.samples import image_of
@@ -344,6 +344,43 @@ def test_layers_with_digests_of_another_algorithm_are_loaded_as_they_were_saved(
     assert engine.image("app:1").manifest == image.manifest
     assert {layer.descriptor.digest.algorithm for layer in engine.image("app:1").layers} == {"sha512"}
     assert engine.soundness.look(full=True).is_clean
+
+
+@pytest.mark.parametrize("named", ["config", "layers", "manifest", "all"])
+def test_images_that_are_named_by_sha512_are_loaded_and_found_by_it(
+    engine: Engine, archives: Archives, tmp_path: Path, named: str
+) -> None:
+    """No store has made a directory for such blobs before."""
+
+    def put(data: bytes, what: str) -> dict[str, object]:
+        algorithm = "sha512" if named in ("all", what) else "sha256"
+        digest = hashlib.new(algorithm, data).hexdigest()
+        path = tmp_path / "layout" / "blobs" / algorithm / digest
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return {"digest": f"{algorithm}:{digest}", "size": len(data)}
+
+    image = add(engine, "it:1", b"small")
+    blob = engine.store.blobs.path(image.layers[0].descriptor.digest).read_bytes()
+    forget(engine)
+    layer = put(blob, "layers") | {"mediaType": image.layers[0].descriptor.media_type}
+    config = put(image.raw_config, "config") | {"mediaType": image.manifest.config.media_type}
+    head = {"schemaVersion": 2, "mediaType": image.manifest.media_type}
+    manifest = put(json.dumps(head | {"config": config, "layers": [layer]}).encode(), "manifest")
+    entry = manifest | {"mediaType": image.manifest.media_type, "annotations": {CONTAINERD_NAME: "it:1"}}
+    (tmp_path / "layout" / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    (tmp_path / "layout" / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+
+    archives.load(str(tmp_path / "layout")).result()
+
+    found = engine.image("it:1")
+    assert str(found.id) == config["digest"]
+    assert found == engine.image(str(found.id)) == engine.image(found.id.hex[:12]) == engine.image(found.id.hex)
+    assert engine.soundness.look(full=True).is_clean
+    archives.save(("it:1",), str(tmp_path / "saved")).result()
+    forget(engine)
+    archives.load(str(tmp_path / "saved")).result()
+    assert engine.image("it:1").id == found.id
 
 
 def test_an_archive_of_more_layers_than_a_process_may_have_open_is_loaded(

@@ -109,6 +109,20 @@ def test_all_but_run_end_with_1_and_what_was_done_all_the_same_is_said(nbcontain
     assert (made.returncode, made.stdout) == (1, "data\n")
 
 
+def test_advice_names_commands_as_one_types_them_there(nbcontain: Nbcontain) -> None:
+    """Also where it is no error: below a table, in what a command gives. What a program says stays as it is."""
+    said = [
+        nbcontain("registry", "ls").stdout,
+        nbcontain("registry", "start", "--port", "0").stdout,
+        nbcontain("registry", "stop").stdout,
+        nbcontain("compose", "-p", "nobody", "restart").stderr,
+    ]
+    assert "(nbcontain registry start)" in said[0] and "nbcontain image push localhost:" in said[1]
+    assert "nbcontain compose up -d" in said[3]
+    assert "%" not in "".join(said)
+    assert nbcontain("run", "--rm", "box", "echo", "%container run").stdout == "%container run\n"
+
+
 def test_a_programs_own_125_is_no_failure_of_ours(nbcontain: Nbcontain) -> None:
     nbcontain("run", "-d", "--name", "one", "box", "sleep", "600")
     assert nbcontain("exec", "one", "sh", "-c", "exit 125").returncode == 125

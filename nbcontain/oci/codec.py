@@ -58,7 +58,7 @@ def image_of(config: ImageConfig, layers: Sequence[Layer]) -> Image:
 def image_from(raw_manifest: bytes, raw_config: bytes) -> Image:
     """The image of these bytes, which must belong together: digest, size and number of layers."""
     manifest = parse_manifest(raw_manifest)
-    if manifest.config.size != len(raw_config) or manifest.config.digest != Digest.of(raw_config):
+    if manifest.config.size != len(raw_config) or not manifest.config.digest.is_of(raw_config):
         raise BadDocument("the image's config is not the one its manifest names")
     config = parse_config(raw_config)
     if len(config.diff_ids) != len(manifest.layers):

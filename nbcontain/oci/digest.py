@@ -56,16 +56,21 @@ class Digest:
         """The SHA-256 digest of these bytes."""
         return cls("sha256", sha256(data).hexdigest())
 
+    def is_of(self, data: bytes) -> bool:
+        """Whether these are the bytes."""
+        return self._found(data) == self.hex
+
     def verify(self, data: bytes) -> None:
         """Raise DigestMismatch unless these are the bytes."""
-        if self.algorithm == "sha256":
-            found = sha256(data).hexdigest()
-        else:
-            import hashlib
-
-            found = hashlib.new(self.algorithm, data).hexdigest()
-        if found != self.hex:
+        if (found := self._found(data)) != self.hex:
             raise DigestMismatch(self, f"{self.algorithm}:{found}")
+
+    def _found(self, data: bytes) -> str:
+        if self.algorithm == "sha256":
+            return sha256(data).hexdigest()
+        import hashlib
+
+        return hashlib.new(self.algorithm, data).hexdigest()
 
 
 if TYPE_CHECKING:

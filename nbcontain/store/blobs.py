@@ -39,7 +39,7 @@ class Blobs:
 
     def put(self, chunks: Iterable[bytes], media_type: str, expected: Descriptor | None = None) -> Descriptor:
         """Store these bytes; idempotent. Raises DigestMismatch if they are not the expected ones, DiskFull."""
-        with self.writer() as writer:
+        with self.writer(_algorithm(expected)) as writer:
             for chunk in chunks:
                 writer.write(chunk)
                 if expected is not None and writer.size > expected.size:
@@ -55,7 +55,7 @@ class Blobs:
         with ExitStack() as stack:
             writers = []
             for data, media_type, expected in documents:
-                writer = stack.enter_context(self.writer())
+                writer = stack.enter_context(self.writer(_algorithm(expected)))
                 writer.write(data)
                 writer.begin_writing_out()
                 writers.append((writer, media_type, expected))
@@ -66,10 +66,10 @@ class Blobs:
         return found
 
     @contextmanager
-    def writer(self) -> Iterator[BlobWriter]:
+    def writer(self, algorithm: str = "sha256") -> Iterator[BlobWriter]:
         """Something to write a blob to; what is not committed leaves nothing behind."""
         with files.disk(self._layout.root), files.temporary(self._layout.tmp) as (temp, fd):
-            yield BlobWriter(self._layout, self._write_back, temp, fd, "sha256")
+            yield BlobWriter(self._layout, self._write_back, temp, fd, algorithm)
 
     @contextmanager
     def writers(self) -> Iterator[BlobWriters]:
@@ -216,6 +216,9 @@ class BlobWriter:
         if expected is not None and (expected.size != self.size or expected.digest != digest):
             raise DigestMismatch(expected.digest, f"{digest} of {self.size} bytes, for {expected.size}")
         target = self._layout.blob(digest)
+        # There is one from the beginning for the algorithm that everybody uses.
+        if not target.parent.is_dir():
+            files.make_directory(target.parent)
         if self._is_later:
             if not target.exists():
                 files.publish(self.path, target, durable=False)
@@ -227,6 +230,10 @@ class BlobWriter:
             # Its maker may not have come to that yet, and the caller is about to rely on it.
             files.sync_directory(target.parent)
         return Descriptor(media_type, digest, self.size)
+
+
+def _algorithm(expected: Descriptor | None) -> str:
+    return expected.digest.algorithm if expected is not None else "sha256"
 
 
 class WriteOut:

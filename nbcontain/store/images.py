@@ -33,7 +33,7 @@ from nbcontain.values import replace
 
 _BESIDE = "org.nbcontain.for"
 """Annotation of an image without a name: which name it is another platform's image of."""
-_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
+_PREFIX = re.compile(r"(?:sha256:|sha512:)?[0-9a-f]{2,128}")
 _Entries = list[Descriptor]
 _Indexes = list[tuple[Reference, ImageIndex]]
 _Names = list[Reference]
@@ -138,10 +138,9 @@ class Images:
             return self.get(Reference.parse(text))
         except (ImageNotFound, BadReference):
             pass
-        match = _PREFIX.fullmatch(text)
-        if match is None:
+        if not _PREFIX.fullmatch(text):
             raise self._not_found(text)
-        found = {image.id: image for _, image in self.list() if _has_prefix(image, match[1])}
+        found = {image.id: image for _, image in self.list() if _has_prefix(image, text)}
         if len(found) > 1:
             ids = ", ".join(sorted(digest.short for digest in found))
             raise ImageNotFound(f"{text!r} could be several images", why=ids, hint="Write more of the id.")
@@ -446,4 +445,5 @@ def _nameless(entry: Descriptor) -> Descriptor:
 
 
 def _has_prefix(image: Image, prefix: str) -> bool:
-    return image.id.hex.startswith(prefix) or image.digest.hex.startswith(prefix)
+    digests = (image.id, image.digest)
+    return any((str(each) if ":" in prefix else each.hex).startswith(prefix) for each in digests)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbcontain.build.changed import changed
 from nbcontain.build.importer import Source, imported_image, told_of
-from nbcontain.errors import BadArchive, BadReference, ImageNotFound, StoreError
+from nbcontain.errors import BadArchive, BadReference, ImageNotFound, StoreError, UsageError
 from nbcontain.events import Emit, Notice, Progress, scope
 from nbcontain.oci.image import Descriptor, History, Image, ImageConfig, Platform, timestamp
 from nbcontain.oci.indexes import entry_of, index_of
@@ -21,8 +21,10 @@ from nbcontain.runtime.container import Container
 from nbcontain.store import destinations
 from nbcontain.store.archive_reader import read_archive
 from nbcontain.store.archive_writer import Saved, layers_of, write_archive, write_directory
+from nbcontain.store.conversion import converted
 from nbcontain.store.early import Early
 from nbcontain.store.gc import sweep
+from nbcontain.store.layer_forms import Form
 from nbcontain.task import Task
 from nbcontain.values import replace
 
@@ -164,6 +166,46 @@ class Archives:
             return image
 
         return Task(f"import {told_of(source)}", body)
+
+    def convert(self, name: str, form: Form, target: str = "", *, again: bool = False) -> Task[Image]:
+        """Have an image's layers compressed in another form: itself, under all its names, or a copy under `target`.
+
+        The image ID stays, and its digest is another. What has the form is done `again` if that is said. Raises
+        ImageNotFound, UsageError for a name that stands for several platforms' images or is none.
+        """
+        engine = self._engine
+        images = engine.store.images
+        if images.find_index(name) is not None:
+            raise UsageError(
+                f"convert {name}: it stands for images of several platforms",
+                hint=f"convert those that %nbcontain manifest inspect {name} names, by their ids",
+            )
+        image = images.find(name)
+        # A name with a digest stands for that manifest and no other.
+        own = [each for each in images.names(image.digest) if each.digest is None]
+        references = [Reference.new(target)] if target else own
+        if not references:
+            raise UsageError(f"convert {name}: it has no name to give to what comes of it", hint="convert ID NAME")
+
+        def body(emit: Emit) -> Image:
+            done = told = 0
+
+            def hear(size_bytes: int) -> None:
+                nonlocal done, told
+                done += size_bytes
+                if done - told >= _TOLD_BYTES:
+                    told = done
+                    emit(Progress("convert", done))
+
+            with scope(emit, "convert", f"convert {name}"), engine.store.shared():
+                made = converted(image, form, engine.store.blobs, hear, again=again)
+                images.prepare(made)
+                images.enter([(made, references)])
+            engine.events.record("image", "convert", str(made.id), {"name": str(references[0])})
+            engine.housekeeping.collect(wait=False)
+            return made
+
+        return Task(f"convert {name}", body)
 
     # --- containers ---
 

@@ -178,10 +178,11 @@ class Builder:
                     workshop = replace(self._workshop(options, told), contexts=given.directories, leash=leash)
                     said = annotations[number].manifest if annotations else {}
                     made.append(self._made(text, given, mine, workshop, chronicle))
-                    if made[-1].graph.epoch is not None or said:
+                    if made[-1].graph.epoch is not None or said or options.outputs:
                         from nbcontain.build.finish import finished
 
-                        made[-1].image = finished(made[-1].image, made[-1].graph, engine.store, told, annotations=said)
+                        made[-1].image = finished(made[-1].image, made[-1].graph, engine.store, told,
+                                                  annotations=said, outputs=options.outputs)  # fmt: skip
                 images = [each.image for each in made]
                 index = _index_of(images, annotations) if len(images) > 1 else None
                 self._named(images, index, (*tags, *(name for each in options.outputs for name in each.names_here)))

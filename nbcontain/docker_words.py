@@ -66,7 +66,10 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
     | _all("a pull waits and tries again by itself", "--retry", "--retry-delay"),
     "image push": _TRANSFER
     | _all("a list is pushed with all its images; push one of them by its own name", "--platform")
-    | _all("the very bytes that are here are sent", "--compression-format", "--compression-level", "--format"),
+    | _all(
+        "the very bytes that are here are sent; %image convert compresses them in another way first",
+        "--compression-format", "--compression-level", "--force-compression", "--format",
+    ),
     "manifest create": _TRANSFER,
     "manifest add": _TRANSFER
     | _all(_OF_A_PLATFORM, "--os-version", "--os-features", "--features"),

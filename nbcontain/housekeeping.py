@@ -209,7 +209,7 @@ class Housekeeping:
                 if builds:
                     freed += self._engine.builder.prune(0.0 if all_images else 7 * 86400.0)
                 elif images:
-                    freed += self._collect()
+                    freed += self.collect()
                 return Pruned(tuple(gone), tuple(lines), freed, removed.volumes if removed else ())
 
         return Task("prune", body)
@@ -272,10 +272,14 @@ class Housekeeping:
                 gone.append(f"Deleted: {image.id}")
                 engine.events.record("image", "delete", str(image.id), {"name": str(image.id)})
         if gone_images or not own:
-            self._collect(wait=False)
+            self.collect(wait=False)
         return gone
 
-    def _collect(self, *, wait: bool = True) -> int:
+    def collect(self, *, wait: bool = True) -> int:
+        """Remove what no image and no container needs, dangling images kept; the bytes of it.
+
+        Not to `wait` for others is to leave it to the next one.
+        """
         return gc.collect(self._engine.store, self._engine.owners, dangling=False, wait=wait).size_bytes
 
 

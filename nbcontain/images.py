@@ -130,6 +130,17 @@ class Image(oci.Image):
             return [wanted]
         return (self.tags if wanted else []) or [str(self.id)]
 
+    def convert(self, compression: str = "zstd", target: str = "", *, level: int | None = None) -> Image:
+        """It with its layers compressed as "zstd", "gzip" or "uncompressed": under its own names, or a copy of another.
+
+        The id is the same, the digest another. `level` is zstd's, 1 to 22. Raises UsageError.
+        """
+        from nbcontain.store.layer_forms import form_of
+
+        form = form_of(compression, level)
+        task = self.engine.archives.convert(str(self.id), form, target, again=level is not None)
+        return Image.held(self.engine.waits(task, "work"), self.engine)
+
     def remove(self, *, force: bool = False) -> list[str]:
         """Take all its names away, and with them the image. Raises InUse."""
         return [gone for name in self.tags or [str(self.id)] for gone in self.engine.remove_image(name, force=force)]

@@ -7,16 +7,19 @@ history nor the files of the layers made here, as BuildKit does with rewrite-tim
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import cast
 
 from nbcontain.build.graph import Base, BuildGraph
+from nbcontain.build.outputs import Output, compression_of
 from nbcontain.events import Emit, Progress
 from nbcontain.oci import codec
 from nbcontain.oci.image import Image, Layer
 from nbcontain.store import Store, tar
 from nbcontain.store.compression import uncompressed
+from nbcontain.store.conversion import converted
+from nbcontain.store.layer_forms import form_of
 from nbcontain.store.layer_writer import layer_writer
 from nbcontain.store.tar_writing import header_of
 from nbcontain.values import replace
@@ -24,10 +27,18 @@ from nbcontain.values import replace
 _READ_BYTES = 1 << 20
 
 
-def finished(image: Image, graph: BuildGraph, store: Store, emit: Emit, *, annotations: Mapping[str, str]) -> Image:
+def finished(
+    image: Image, graph: BuildGraph, store: Store, emit: Emit, *, annotations: Mapping[str, str],
+    outputs: Sequence[Output] = (),
+) -> Image:  # fmt: skip
     """The image as it is handed out."""
     if graph.epoch is not None:
         image = _dated(image, graph, store, emit, graph.epoch)
+    if (compression := compression_of(outputs)) is not None:
+        first = 0 if compression.all_layers else _bottom_layers(graph)
+        form = form_of(compression.name, compression.level)
+        image = converted(image, form, store.blobs, lambda size: emit(Progress("build", 0)), first=first,
+                          again=compression.level is not None)  # fmt: skip
     if not annotations:
         return image
     manifest = replace(image.manifest, annotations={**image.manifest.annotations, **annotations})

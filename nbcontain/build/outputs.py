@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from nbcontain.errors import BadReference, UsageError
 from nbcontain.oci.reference import Reference
+from nbcontain.store.layer_forms import form_of
 from nbcontain.truth import truth
 from nbcontain.values import dataclass, replace
 
@@ -19,15 +20,23 @@ KINDS = {
     "cacheonly": "nothing",
 }
 _HINT = (
-    "-o DIR; -o - for a tar of the files on standard output; or "
-    "-o type=local|tar|oci|docker|image|registry[,dest=PATH][,tar=false][,name=NAME][,push=true]"
+    "-o DIR; -o - for a tar of the files on standard output; or -o type=local|tar|oci|docker|image|registry"
+    "[,dest=PATH][,tar=false][,name=NAME][,push=true][,compression=gzip|zstd|uncompressed]"
 )
 _AS_IT_IS = {
-    "compression": ("gzip",), "oci-mediatypes": ("true", "1"), "rewrite-timestamp": ("true", "1", "false", "0"),
-    "unpack": ("true", "1"), "store": ("true", "1"), "force-compression": ("true", "1", "false", "0"),
-    "name-canonical": ("false", "0"),
+    "oci-mediatypes": ("true", "1"), "rewrite-timestamp": ("true", "1", "false", "0"),
+    "unpack": ("true", "1"), "store": ("true", "1"), "name-canonical": ("false", "0"),
 }  # fmt: skip
 """What can only be said to be as it is anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """How the layers of what was built are compressed: those that were made, or all of them, its base's too."""
+
+    name: str = "gzip"
+    level: int | None = None
+    all_layers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,7 @@ class Output:
     """Pushed without a tag."""
     platform_split: bool | None = None
     """Whether files of an image go below its platform's name (linux_arm64); None for where there are several."""
+    compression: Compression | None = None
 
     @classmethod
     def parse(cls, text: str) -> Output:
@@ -75,6 +85,7 @@ class Output:
                 _truth(text, "platform-split", given.pop("platform-split"))
                 if kind == "local" and "platform-split" in given else None
             ),
+            compression=_compression(text, given) if kind in ("oci", "docker", "image", "registry") else None,
         )  # fmt: skip
         output._refuse(text, given)
         return output._with_place(text)
@@ -123,9 +134,35 @@ def checked(outputs: Sequence[Output], tags: Sequence[Reference]) -> None:
     """Whether they can all be served. Raises UsageError."""
     if sum(each.destination == "-" for each in outputs) > 1:
         raise UsageError("standard output can be one -o only", hint="dest=FILE for the others")
+    compression_of(outputs)
     for each in outputs:
         if each.push:
             each.targets(tags)
+
+
+def compression_of(outputs: Sequence[Output]) -> Compression | None:
+    """How what is built is compressed, in the store and wherever it goes: its digest is one. Raises UsageError."""
+    said = list(dict.fromkeys(each.compression for each in outputs if each.compression is not None))
+    if len(said) > 1:
+        raise UsageError(
+            "one build has one compression: an image has the same digest wherever it goes",
+            hint="say the same with each -o, or %image convert makes another of it afterwards",
+        )
+    return said[0] if said else None
+
+
+def _compression(text: str, given: dict[str, str]) -> Compression | None:
+    if not given.keys() & {"compression", "compression-level", "force-compression"}:
+        return None
+    level, all_layers = given.pop("compression-level", None), given.pop("force-compression", "false")
+    try:
+        number = int(level) if level is not None else None
+        form_of(name := given.pop("compression", "gzip"), number)
+    except ValueError:
+        raise UsageError(f"-o {text}: compression-level is a number", hint=_HINT) from None
+    except UsageError as error:
+        raise UsageError(f"-o {text}: {error.message}", hint=error.hint) from error
+    return Compression(name, number, _truth(text, "force-compression", all_layers))
 
 
 def _truth(text: str, name: str, value: str) -> bool:

@@ -10,6 +10,7 @@ from nbcontain.errors import UsageError
 from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.platforms import parse
 from nbcontain.options import argument, option, with_defaults
+from nbcontain.store import layer_forms
 from nbcontain.store.archive_writer import Saved
 from nbcontain.values import dataclass
 
@@ -103,6 +104,23 @@ def image_import(engine: Engine, words: ImportWords) -> InProgress[Image]:
         words.source, words.name, changes=words.changes, message=words.message, platform=platform
     )
     return InProgress(task, "import")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ConvertWords:
+    name: str = argument(help="an image", metavar="NAME")
+    target: str = argument(help="what to call what comes of it (its own names unless said)", nargs="?", default="",
+                           metavar="NEW")  # fmt: skip
+    compression: str = option("--compression", help="zstd, gzip or uncompressed", default="zstd", metavar="FORM")
+    level: int | None = option("--level", help="of zstd: 1 is quickest, 22 smallest (3 unless said)", metavar="N")
+
+
+@command("image", "convert", "compress an image's layers in another form: the same image ID", ConvertWords)
+def image_convert(engine: Engine, words: ConvertWords) -> InProgress[Image]:
+    form = layer_forms.form_of(words.compression, words.level)
+    task = engine.archives.convert(words.name, form, words.target, again=words.level is not None)
+    return InProgress(task, "work")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,6 +68,7 @@ INDEX = {
     "history": "images",
     "image build": "builds",
     "image cat": "anatomy",
+    "image convert": "archives",
     "image diff": "anatomy",
     "image exists": "images",
     "image from-host": "images",

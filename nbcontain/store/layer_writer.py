@@ -1,10 +1,10 @@
-"""A layer blob in the making: a tar goes in, what comes out is gzip, and both are hashed on the way.
+"""A layer blob in the making: a tar goes in, what comes out is gzip if nothing else is asked for, and both are hashed.
 
 Compressed once, when it is made, so that its digest is the same here and in every registry, and a push sends what
-lies on the disk. gzip and not zstd, since docker before 23 reads no other. By ISA-L, level 1: six times as fast as
-zlib's level 1 for the same size; what cannot be compressed is stored (`gzip_stream`). The same tar gives the same
-bytes, on one machine, whatever pieces it comes in and however many processors there are: it is compressed in blocks
-of one size, each by itself; and the header has no name and no time.
+lies on the disk. gzip unless somebody asks for another form (`layer_forms`), since docker before 23 reads no zstd. By
+ISA-L, level 1: six times as fast as zlib's level 1 for the same size; what cannot be compressed is stored
+(`gzip_stream`). The same tar gives the same bytes, on one machine, whatever pieces it comes in and however many
+processors there are: it is compressed in blocks of one size, each by itself; and the header has no name and no time.
 
 A layer of more than a block is worked on by several: whoever writes reads and hashes, some threads compress
 (`packing`), and one hashes and writes what comes of that. Each gives up Python's lock meanwhile, so all processors have
@@ -22,9 +22,9 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from nbcontain.oci.digest import DiffID, Digest
-from nbcontain.oci.image import LAYER_TAR_GZIP, Layer
+from nbcontain.oci.image import Layer
 from nbcontain.store.blobs import Blobs, BlobWriter
-from nbcontain.store.gzip_stream import HEAD, Packer, Tally
+from nbcontain.store.layer_forms import GZIP, Form
 from nbcontain.store.packing import Packers, Packing
 from nbcontain.store.ring import Sender
 from nbcontain.store.stage import Stage
@@ -49,12 +49,12 @@ class Slots(Protocol):
 
 
 @contextmanager
-def layer_writer(blobs: Blobs, ring: Sender | None = None) -> Iterator[LayerWriter]:
+def layer_writer(blobs: Blobs, ring: Sender | None = None, form: Form = GZIP) -> Iterator[LayerWriter]:
     """Something to write a layer's tar to; what is not committed leaves nothing behind.
 
     Who reads the `ring`, whose slots are of BLOCK_BYTES, gets all of the tar too.
     """
-    with blobs.writer() as blob, LayerWriter(blob, ring) as writer:
+    with blobs.writer() as blob, LayerWriter(blob, ring, form) as writer:
         yield writer
 
 
@@ -66,10 +66,11 @@ def ring_for(size_bytes: int) -> Sender:
 class LayerWriter:
     """The tar of one layer, on its way to being a blob. Written by one thread; a context, for it may have threads."""
 
-    def __init__(self, blob: BlobWriter, ring: Slots | None = None) -> None:
+    def __init__(self, blob: BlobWriter, ring: Slots | None = None, form: Form = GZIP) -> None:
         self._blob = blob
+        self._form = form
         self._sum = hashlib.sha256()
-        self._tally = Tally()
+        self._tally = form.tally()
         self._blocks: Slots = ring or Blocks()
         self._block: memoryview | None = None
         self._filled = 0
@@ -127,7 +128,7 @@ class LayerWriter:
     def commit(self) -> Layer:
         """Sync it and give it its name."""
         self.finish()
-        return Layer(self._blob.commit(LAYER_TAR_GZIP), self.diff_id)
+        return Layer(self._blob.commit(self._form.media_type), self.diff_id)
 
     @property
     def diff_id(self) -> DiffID:
@@ -165,11 +166,11 @@ class LayerWriter:
     def _pack(self, block: memoryview) -> None:
         """Have it compressed."""
         if self._packers is None and len(block) < BLOCK_BYTES:
-            self._blob.write(b"".join((self._head(), *Packer().pack(block))))
+            self._blob.write(b"".join((self._head(), *self._form.packer().pack(block))))
             return
         if self._packers is None or self._writing is None:
             self._blob.write(self._head())
-            self._packers = Packers()
+            self._packers = Packers(self._form.packer)
             self._writing = Stage(self._write, _ALL, self._taken)
         self._writing.put(self._packers.put(block))
 
@@ -185,7 +186,7 @@ class LayerWriter:
 
     def _head(self) -> bytes:
         """What comes first of all, once."""
-        head, self._waits_for_head = HEAD if self._waits_for_head else b"", False
+        head, self._waits_for_head = self._form.head if self._waits_for_head else b"", False
         return head
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from nbcontain.store.gzip_stream import Block, Packer
+from nbcontain.store.gzip_stream import Block
+from nbcontain.store.layer_forms import Packs
 
 _THREADS = 4
 """More than these would wait for who reads the blocks, and hashes them."""
 _AHEAD = 8
 """So many may be compressed, or be about to be, that were not taken yet."""
+
 
 class Packing:
     """A block on its way."""
@@ -39,7 +41,8 @@ class Packing:
 class Packers:
     """The threads. A block is not needed any more when its result was taken, and none of those before it."""
 
-    def __init__(self) -> None:
+    def __init__(self, packer: Callable[[], Packs]) -> None:
+        self._packer = packer
         self._items: queue.SimpleQueue[Packing | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(_AHEAD)
         """Had before a block is taken: so whoever has the earliest one never waits for it."""
@@ -73,7 +76,7 @@ class Packers:
         self.finish()
 
     def _run(self) -> None:
-        packer = Packer()
+        packer = self._packer()
         while True:
             if not self._is_abandoned:
                 self._room.acquire()

@@ -102,7 +102,10 @@ def test_what_is_written_can_be_loaded_again(engine: Engine, cli: Path, tmp_path
 @pytest.mark.parametrize(
     "text",
     [
-        "type=local", "type=what,dest=x", "type=tar,dest=x,more=1", "type=oci,dest=x,compression=zstd",
+        "type=local", "type=what,dest=x", "type=tar,dest=x,more=1", "type=oci,dest=x,compression=estargz",
+        "type=oci,dest=x,compression=zstd,compression-level=23", "type=local,dest=x,compression=zstd",
+        "type=oci,dest=x,compression-level=3", "type=oci,dest=x,compression=zstd,compression-level=fast",
+        "type=image,force-compression=perhaps",
         "type=image,dest=x", "type=oci,tar=false", "type=oci,dest=-,tar=false", "type=docker,push=true,dest=x",
         "type=oci,dest=x,tar=maybe", "type=image,name=A B", 'type=oci,"dest=x', "type=image,annotation.a=b",
     ],

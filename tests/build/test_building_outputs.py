@@ -49,6 +49,31 @@ def test_a_symlink_in_the_output_directory_is_not_followed(engine: Engine, busyb
     assert list((tmp_path / "outside").iterdir()) == []
 
 
+@pytest.mark.parametrize("is_all", [False, True])
+def test_layers_are_compressed_as_an_output_says(
+    engine: Engine, busybox_image: str, tmp_path: Path, is_all: bool
+) -> None:
+    """Those that were made, as with buildx; its base's too where that is said. In the store as in the archive."""
+    words = f"type=oci,dest={tmp_path / 'out.tar'},compression=zstd,compression-level=1,force-compression={is_all}"
+    base = engine.image("busybox")
+    plain = build(engine, TEXT)
+    image = build(engine, TEXT, tags=("app:1",), outputs=(Output.parse(words),))
+    kinds = [each.media_type.rpartition("+")[2] for each in image.manifest.layers]
+    assert kinds == ["zstd" if is_all else "gzip"] * len(base.layers) + ["zstd"]
+    assert image.id == plain.id and engine.image("app:1") == image
+    engine.remove_image("app:1", force=True)
+    [loaded] = engine.archives.load(str(tmp_path / "out.tar")).result()
+    assert loaded.image == image
+    # Steps are in the cache as ever, and what is built of them next is gzip.
+    assert build(engine, TEXT).manifest == plain.manifest
+    assert engine.soundness.look(full=True).is_clean
+
+
+def test_one_build_has_one_compression(engine: Engine, busybox_image: str, tmp_path: Path) -> None:
+    outputs = [Output.parse(f"type=oci,dest={tmp_path / name},compression={name}") for name in ("zstd", "gzip")]
+    with pytest.raises(UsageError, match="one compression"):
+        build(engine, TEXT, outputs=tuple(outputs))
+    assert list(tmp_path.glob("zstd")) == []
 
 
 def test_id_and_metadata_are_written_as_buildx_names_them(engine: Engine, busybox_image: str, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ import needs
 from nbcontain.engine import Engine
 from nbcontain.errors import BadCertificate, Unauthorized
 from nbcontain.oci.image import Platform
+from nbcontain.store.layer_forms import form_of
 from servers import docker_registry
 
 
@@ -81,6 +82,14 @@ def test_podman_and_we_give_each_other_images_by_registry_and_by_archive(
         for tag in ("1", "2"):
             [image] = second.registry.pull(f"{host}/theirs:{tag}").result()
             assert image.config.diff_ids == sample[0].config.diff_ids
+    # Compressed in another way: podman pulls that too, and so do we.
+    zstd = engine.archives.convert(f"{host}/ours:1", form_of("zstd"), f"{host}/ours:z").result()
+    engine.registry.push(f"{host}/ours:z").result()
+    podman("image", "rm", "-f", "-a")
+    podman("pull", "-q", "--tls-verify=false", f"{host}/ours:z")
+    assert podman("image", "inspect", "--format", "{{.Digest}}", f"{host}/ours:z").strip() == str(zstd.digest)
+    with new_engine(root / "zstd", tmp_path) as other:
+        assert other.registry.pull(f"{host}/ours:z").result()[0] == zstd
     # Archives: several images in one, from a file and through pipes.
     engine.tag(f"{host}/ours:1", "two:2")
     engine.archives.save([f"{host}/ours:1", "two:2"], str(tmp_path / "ours.tar")).result()

@@ -1,0 +1,67 @@
+"""An image with its layers compressed in another way: the same files, history and image ID, another manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from nbcontain.errors import BadArchive
+from nbcontain.oci import codec
+from nbcontain.oci.image import CONFIG, LAYER_TAR, LAYER_TAR_GZIP, MANIFEST, Image, Layer
+from nbcontain.store.blobs import Blobs
+from nbcontain.store.compression import uncompressed
+from nbcontain.store.layer_forms import Form
+from nbcontain.store.layer_writer import layer_writer
+from nbcontain.store.tar import Readable
+from nbcontain.values import replace
+
+_OF_DOCKER = {
+    "application/vnd.docker.image.rootfs.diff.tar.gzip": LAYER_TAR_GZIP,
+    "application/vnd.docker.image.rootfs.diff.tar": LAYER_TAR,
+}
+
+
+def converted(
+    image: Image, form: Form, blobs: Blobs, told: Callable[[int], object] = lambda size: None, *, first: int = 0,
+    again: bool = False,
+) -> Image:  # fmt: skip
+    """The image with its layers from the `first` on in this form; the layers are stored, and the image is not.
+
+    What has the form stays as it is, unless it is to be made `again`, as for another level. `told` hears of how many
+    bytes of tar are read. The store's lock must be held until something names the layers. Raises BadArchive,
+    StoreError, DigestMismatch for layers that are not what they should be.
+    """
+    layers = [
+        layer if number < first or (_oci(layer.descriptor.media_type) == form.media_type and not again)
+        else _converted(layer, form, blobs, told)
+        for number, layer in enumerate(image.layers)
+    ]  # fmt: skip
+    if layers == list(image.layers):
+        return image
+    # docker's own family of documents has no word for zstd.
+    manifest = replace(
+        image.manifest, media_type=MANIFEST, config=replace(image.manifest.config, media_type=CONFIG),
+        layers=tuple(replace(layer.descriptor, media_type=_oci(layer.descriptor.media_type)) for layer in layers),
+    )  # fmt: skip
+    return replace(image, manifest=manifest, raw_manifest=codec.dump_manifest(manifest))
+
+
+def _converted(layer: Layer, form: Form, blobs: Blobs, told: Callable[[int], object]) -> Layer:
+    with blobs.open_beside(layer.descriptor.digest) as blob, layer_writer(blobs, form=form) as writer:
+        stream = uncompressed(cast(Readable, blob))
+        while chunk := stream.chunk():
+            writer.write(chunk)
+            told(len(chunk))
+        # To its end, where the digest is compared.
+        while blob.read(1 << 20):
+            pass
+        writer.finish()
+        if writer.diff_id != layer.diff_id:
+            why = f"it unpacks to {writer.diff_id}, and the config says {layer.diff_id}"
+            raise BadArchive(f"layer {layer.descriptor.digest.short} is not what its image says", why=why)
+        return writer.commit()
+
+
+def _oci(media_type: str) -> str:
+    """OCI's word for what docker's says."""
+    return _OF_DOCKER.get(media_type, media_type)

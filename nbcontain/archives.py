@@ -200,7 +200,7 @@ class Archives:
             with scope(emit, "convert", f"convert {name}"), engine.store.shared():
                 made = converted(image, form, engine.store.blobs, hear, again=again)
                 images.prepare(made)
-                images.enter([(made, references)])
+                images.enter([(made, references)], instead_of=None if target else image.digest)
             engine.events.record("image", "convert", str(made.id), {"name": str(references[0])})
             engine.housekeeping.collect(wait=False)
             return made

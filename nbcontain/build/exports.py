@@ -65,8 +65,7 @@ class Product:
         """Of its index if it has one, or of its manifest."""
         if (index := self.outermost) is not None:
             return index.descriptor
-        image = self.variants[0].image
-        return Descriptor(image.manifest.media_type, image.digest, len(image.raw_manifest))
+        return self.variants[0].image.descriptor
 
 
 def write(output: Output, product: Product, workshop: Workshop) -> None:

@@ -159,6 +159,11 @@ class Image:
         return Digest.of(self.raw_manifest)
 
     @property
+    def descriptor(self) -> Descriptor:
+        """Of the manifest."""
+        return Descriptor(self.manifest.media_type, self.digest, len(self.raw_manifest))
+
+    @property
     def layers(self) -> tuple[Layer, ...]:
         """Lowest first."""
         return tuple(map(Layer, self.manifest.layers, self.config.diff_ids))

@@ -80,13 +80,8 @@ def entry_of(
     image: Image, platform: Platform | None = None, annotations: Mapping[str, str] | None = None
 ) -> Descriptor:
     """The entry of an image: its manifest, for the platform of its config unless another is given."""
-    return Descriptor(
-        image.manifest.media_type,
-        image.digest,
-        len(image.raw_manifest),
-        dict(annotations or {}),
-        platform or image.config.platform,
-    )
+    platform = platform or image.config.platform
+    return replace(image.descriptor, annotations=dict(annotations or {}), platform=platform)
 
 
 def with_entry(index: ImageIndex, entry: Descriptor) -> ImageIndex:

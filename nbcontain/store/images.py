@@ -157,17 +157,22 @@ class Images:
             self.enter([(image, references)])
 
     def enter(
-        self, prepared: Collection[tuple[Image, Collection[Reference]]], within: Digest | None = None
-    ) -> None:
+        self, prepared: Collection[tuple[Image, Collection[Reference]]], within: Digest | None = None,
+        instead_of: Digest | None = None,
+    ) -> None:  # fmt: skip
         """List images under their names, or without, all at once. They were prepared, and their layers are stored.
 
-        `within` is the digest of the index at a registry that they were chosen out of. Raises BadReference.
+        `within` is the digest of the index at a registry that they were chosen out of. Of names that somebody gave to
+        another image than the one `instead_of` which these come, none is taken. Raises BadReference.
         """
         for image, _ in prepared:
             self._check_layers(image)
 
         def entered(entries: _Entries) -> _Entries:
             for image, references in prepared:
+                if instead_of is not None:
+                    standing = {name_of(each) for each in entries if each.digest == instead_of}
+                    references = [each for each in references if each in standing]
                 entries = self._entered(entries, image, references, within)
             return entries
 
@@ -213,7 +218,7 @@ class Images:
 
     def is_known(self, image: Image, references: Collection[Reference], within: Digest | None = None) -> bool:
         """Whether the index says all that already; then what it speaks of holds as long as it does."""
-        if not self._blobs.has(_manifest_of(image)) or not self._blobs.has(image.manifest.config):
+        if not self._blobs.has(image.descriptor) or not self._blobs.has(image.manifest.config):
             return False
         entries = self._now().entries
         return self._entered(entries, image, references, within) == entries
@@ -374,7 +379,7 @@ class Images:
         self, entries: _Entries, image: Image, references: Collection[Reference], within: Digest | None
     ) -> _Entries:
         for reference in references or (None,):
-            entries = self._named(entries, _manifest_of(image), reference, within)
+            entries = self._named(entries, image.descriptor, reference, within)
         return entries
 
     def _named(
@@ -433,10 +438,6 @@ class Images:
     def _not_found(self, text: str) -> ImageNotFound:
         names = sorted({name.familiar for entry in self._raw_entries() if (name := name_of(entry)) is not None})
         return ImageNotFound(f"no image {text!r} here", hint=near(text, names))
-
-
-def _manifest_of(image: Image) -> Descriptor:
-    return Descriptor(image.manifest.media_type, image.digest, len(image.raw_manifest))
 
 
 def _nameless(entry: Descriptor) -> Descriptor:

@@ -95,7 +95,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         registry = self.registry
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        size = int(self.headers.get("Content-Length") or 0)
+        self.body = self.rfile.read(size)
+        if len(self.body) < size:
+            # Whoever sent it was killed: nobody hears an answer, and half a manifest is none.
+            self.close_connection = True
+            return None
         registry.requests.append((self.command, self.path, dict(self.headers.items())))
         for fault in registry.faults:
             if fault[2] and fault[0].search(f"{self.command} {self.path}"):

@@ -24,6 +24,7 @@ from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import ContainerNotFound, ImageNotFound, NbcontainError, VolumeNotFound
 from nbcontain.runtime.generate import RunOptions
+from nbcontain.store.layer_forms import form_of
 
 sys.path.insert(1, str(Path(__file__).parent.parent / "registry"))
 
@@ -110,6 +111,11 @@ def move_tag(engine: Engine, inputs: Path) -> None:
     engine.tag("box", "loose")
 
 
+def convert(engine: Engine, inputs: Path) -> None:
+    """Under both its names; what its layer was is collected, if no container holds the store."""
+    engine.archives.convert("old", form_of("zstd")).result()
+
+
 def rmi(engine: Engine, inputs: Path) -> None:
     try:
         engine.remove_image("loose")
@@ -154,7 +160,8 @@ def push(engine: Engine, inputs: Path) -> None:
     name = f"{_host(inputs)}/pushed/box:1"
     engine.tag("box", name)
     engine.registry.push(name).result()
-    assert engine.registry.manifest(name) == engine.image("box").raw_manifest
+    there, here = engine.registry.manifest(name), engine.image("box").raw_manifest
+    assert there == here, (there, here)
 
 
 def load(engine: Engine, inputs: Path) -> None:
@@ -214,8 +221,8 @@ def repair(engine: Engine, inputs: Path) -> None:
 DEEDS: dict[str, Deed] = {
     each.__name__.rstrip("_"): each
     for each in (
-        import_, import_over, build, tag, move_tag, rmi, prune, create, run, rm, pull, push, load, commit, save,
-        volume_create, volume_rm, volume_use,
+        import_, import_over, build, tag, move_tag, convert, rmi, prune, create, run, rm, pull, push, load, commit,
+        save, volume_create, volume_rm, volume_use,
     )
 }  # fmt: skip
 

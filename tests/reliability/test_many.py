@@ -15,6 +15,7 @@ import pytest
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError
 from nbcontain.runtime.generate import RunOptions
+from nbcontain.store.layer_forms import form_of
 from reliability import deeds
 from rounds import SOAK
 
@@ -25,6 +26,7 @@ LEAST = 3
 DEADLOCK_S = 60
 DEEDS = (
     "build", "own", "import", "run", "tag", "rmi", "prune", "check", "create", "pull", "push", "load", "commit",
+    "convert",
 )  # fmt: skip
 
 
@@ -49,6 +51,10 @@ def worker(root: Path, inputs: Path, seed: int, until: float, tally: Path) -> No
                 engine.tag("box", f"tag{choose.randrange(5)}")
             case "rmi":
                 engine.remove_image(f"tag{choose.randrange(5)}")
+            case "convert":
+                form = form_of(choose.choice(("zstd", "gzip", "uncompressed")))
+                name, target = choose.choice([(f"own{choose.randrange(WORKERS)}", ""), ("box", f"tag{seed}")])
+                engine.archives.convert(name, form, target).result()
             case "prune":
                 engine.prune()
             case "check":

@@ -98,6 +98,20 @@ def test_a_copy_has_another_name_and_what_it_was_stays(engine: Engine) -> None:
     assert engine.image("app:1").manifest.layers[0].media_type == LAYER_TAR_GZIP
 
 
+def test_a_name_that_is_another_images_meanwhile_stays_that(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    image_in(engine, "app:1", data_of(100_000))
+    engine.tag("app:1", "app:2")
+    other = image_in(engine, "other:1", b"other")
+
+    def meanwhile(image: Image, *words: object, **options: object) -> Image:
+        engine.tag("other:1", "app:1")
+        return converted(image, form_of("zstd"), engine.store.blobs)
+
+    monkeypatch.setattr("nbcontain.archives.converted", meanwhile)
+    there = engine.archives.convert("app:1", form_of("zstd")).result()
+    assert engine.image("app:1") == other and engine.image("app:2") == there
+
+
 def test_a_level_makes_it_anew(engine: Engine) -> None:
     image_in(engine, "app:1", data_of(2_000_000))
     first = engine.archives.convert("app:1", form_of("zstd"), "app:3").result()

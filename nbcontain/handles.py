@@ -18,7 +18,7 @@ from nbcontain.errors import ContainerError, ContainerFailed, ContainerNotFound,
 from nbcontain.network.model import bracketed
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.container import Container as Handle
-from nbcontain.runtime.signals import is_heeded, signal_number
+from nbcontain.runtime.signals import is_heeded, signal_number, stop_number
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Container(Handle):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with suppress(ContainerNotFound, FileNotFoundError):
-            heeds = is_heeded(self.pid or 0, signal_number(self.info.stop_signal))
+            heeds = is_heeded(self.pid or 0, stop_number(self.info.stop_signal))
             self.stop(None if heeds else 0)
             self.remove(force=True, v=True)
 

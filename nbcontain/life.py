@@ -23,7 +23,7 @@ from nbcontain.events import Emit, Finished, Notice, Output, Progress, Record, S
 from nbcontain.outcomes import RunResult, Tail, result_of
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.restarts import Policy
-from nbcontain.runtime.signals import signal_number
+from nbcontain.runtime.signals import stop_number
 from nbcontain.store import files
 from nbcontain.task import Task
 from nbcontain.values import replace
@@ -191,7 +191,7 @@ class Life:
         if not container.is_active:
             return
         self._engine.resources.thaw(container)
-        number = signal_number(container.info.stop_signal) if number is None else number
+        number = stop_number(container.info.stop_signal) if number is None else number
         self._told_kill(container, number)
         timeout_s = container.info.stop_timeout_s if timeout_s is None else timeout_s
         with suppress(NotRunning, ContainerNotFound):

@@ -23,6 +23,7 @@ from nbcontain.runtime.bundle_writer import is_unusual, write
 from nbcontain.runtime.generate import generate
 from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
 from nbcontain.runtime.rungs import admit, fitted
+from nbcontain.runtime.signals import signal_number
 from nbcontain.runtime.users import user_mode
 from nbcontain.values import replace
 
@@ -207,9 +208,19 @@ class _Planned:
             restart=restart_of(options.restart, remove=options.remove),
             health=health_of(image.config, options),
             log=log_of(options),
-            stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
+            stop_signal=_stop_signal(options) or image.config.stop_signal or "SIGTERM",
             mounts=self.mounting.records,
         )
+
+
+def _stop_signal(options: RunOptions) -> str:
+    """What --stop-signal says. Raises UsageError."""
+    try:
+        if options.stop_signal:
+            signal_number(options.stop_signal)
+    except ValueError as error:
+        raise UsageError(f"--stop-signal: {error}", hint="TERM, INT, QUIT, USR1 … or a number") from None
+    return options.stop_signal
 
 
 def _make_way(engine: Engine, containers: Containers[Container], name: str) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from nbcontain.build.named import Contexts
 from nbcontain.build.plan import BuildOptions, Planning
 from nbcontain.build.recipe import masked
 from nbcontain.dockerfile import ast
-from nbcontain.dockerfile.words import expand
+from nbcontain.dockerfile.words import Room, expand
 from nbcontain.errors import DockerfileError, Span, StoreError
 from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.reference import Reference
@@ -119,26 +120,26 @@ def _mounts(
 ) -> Iterator[tuple[dict[str, str | None], Span]]:
     """The mounts of these stages with what their arguments and variables say; what those cannot say stays as it is."""
     known: dict[str, dict[str, str]] = {}
-    escape = dockerfile.escape
+    fill = partial(_expanded, escape=dockerfile.escape, room=Room())
     for stage in stages:
         here = dict(known.get(stage.base.image.lower(), {}))
         for each in stage.instructions:
             match each:
                 case ast.Arg(arguments=arguments):
                     for name, default in arguments:
-                        usual = values.get(name, "") if default is None else _expanded(default, here, escape)
+                        usual = values.get(name, "") if default is None else fill(default, here)
                         here[name] = given.get(name, usual)
                 case ast.Env(pairs=pairs):
-                    here |= {name: _expanded(value, here, escape) for name, value in pairs}
+                    here |= {name: fill(value, here) for name, value in pairs}
                 case ast.Run(mounts=mounts):
                     for mount in mounts:
-                        yield {key: value and _expanded(value, here, escape) for key, value in mount.fields}, each.span
+                        yield {key: value and fill(value, here) for key, value in mount.fields}, each.span
         known[stage.base.name.lower()] = here
 
 
-def _expanded(text: str, variables: Mapping[str, str], escape: str) -> str:
+def _expanded(text: str, variables: Mapping[str, str], escape: str, room: Room) -> str:
     try:
-        return expand(text, variables, escape)
+        return expand(text, variables, escape, room=room)
     except DockerfileError:
         return text
 

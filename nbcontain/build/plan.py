@@ -146,7 +146,7 @@ class Planning:
     def _filled(self, word: str, variables: Mapping[str, str], span: Span) -> str:
         try:
             # What has no value in here, the check UndefinedArgInFrom finds.
-            return expand(word, variables, self.scene.escape)
+            return expand(word, variables, self.scene.escape, room=self.scene.room)
         except DockerfileError as error:
             error.span = span
             raise
@@ -217,7 +217,7 @@ class Planning:
     def _image_name(self, base: ast.From) -> str:
         # Not `_filled`: this is asked twice, and an empty name is an error and no remark.
         try:
-            name = expand(base.image, self.scene.global_args, self.scene.escape)
+            name = expand(base.image, self.scene.global_args, self.scene.escape, room=self.scene.room)
         except DockerfileError as error:
             error.span = base.span
             raise

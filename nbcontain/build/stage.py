@@ -101,6 +101,8 @@ class Scene:
     declared: set[str] = field(default_factory=set)
     """Every ARG met so far."""
     remarks: list[ast.Remark] = field(default_factory=list)
+    room: words.Room = field(default_factory=words.Room)
+    """For the words of all stages."""
 
     def remark(self, message: str, span: Span | None, hint: str = "") -> None:
         self.remarks.append(ast.Remark(message, span, hint))
@@ -116,7 +118,7 @@ class Scene:
     def filled(self, word: str, variables: Mapping[str, str], span: Span, known: tuple[str, ...] = ()) -> str:
         """Like `expand`, where there is no stage yet."""
         missing: set[str] = set()
-        value = words.expand(word, variables, self.escape, missing)
+        value = words.expand(word, variables, self.escape, missing, self.room)
         if missing:
             self._missing(missing - {*known}, variables, span)
         return value
@@ -124,14 +126,14 @@ class Scene:
     def document(self, text: str, state: StageState, span: Span) -> str:
         """A heredoc that becomes a file, its variables filled in; its quotes and backslashes are its own."""
         missing: set[str] = set()
-        value = words.expand_document(text, state.variables, missing)
+        value = self.room.taken(words.expand_document(text, state.variables, missing))
         self._missing(missing - set(state.arguments), state.variables, span)
         return value
 
     def split(self, word: str, state: StageState, span: Span) -> list[str]:
         """Like `expand`, split at unquoted spaces."""
         missing: set[str] = set()
-        found = words.split(word, state.variables, self.escape, missing)
+        found = [self.room.taken(each) for each in words.split(word, state.variables, self.escape, missing)]
         self._missing(missing - set(state.arguments), state.variables, span)
         return found
 

@@ -10,7 +10,7 @@ from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.ast import Remark
 from nbcontain.dockerfile.nearest import nearest
 from nbcontain.dockerfile.rules import CHECKS, did_you_mean
-from nbcontain.dockerfile.words import expand
+from nbcontain.dockerfile.words import Room, expand
 from nbcontain.errors import BadReference, DockerfileError, Span
 from nbcontain.oci.reference import Reference
 
@@ -131,11 +131,12 @@ def _bases(dockerfile: ast.Dockerfile, platforms: Mapping[str, str]) -> Iterator
     """FROM: its variables, its default image, its platform."""
     values = dict(platforms)
     declared = {name for arg in dockerfile.arguments for name, _ in arg.arguments} | set(platforms)
+    room = Room()
     try:
         for arg in dockerfile.arguments:
             for name, default in arg.arguments:
                 if default is not None:
-                    values[name] = expand(default, values, dockerfile.escape)
+                    values[name] = expand(default, values, dockerfile.escape, room=room)
     except DockerfileError:
         return  # Planning says what is wrong.
     names: set[str] = set()
@@ -143,9 +144,9 @@ def _bases(dockerfile: ast.Dockerfile, platforms: Mapping[str, str]) -> Iterator
         base = stage.base
         missing: set[str] = set()
         try:
-            image = expand(base.image, values, dockerfile.escape, missing)
+            image = expand(base.image, values, dockerfile.escape, missing, room)
             unset: set[str] = set()
-            platform = expand(base.platform, values, dockerfile.escape, unset)
+            platform = expand(base.platform, values, dockerfile.escape, unset, room)
         except DockerfileError:
             return
         for name in sorted((missing | unset) - declared):

@@ -21,6 +21,7 @@ from nbcontain.whitespace import WHITESPACE
 
 MAX_DEPTH = 100
 MAX_LENGTH = 1 << 20
+MAX_TOGETHER = 16 << 20
 _SPECIAL = "@*#?-$!0"
 _MEANS_SOMETHING = re.compile(r"""[$'"\\`]""")
 _PLAIN = re.compile(r"""[^$'"\\`/}]+""")
@@ -31,14 +32,34 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SPACES = re.compile(f"[{WHITESPACE}]+")
 
 
-def expand(word: str, variables: Mapping[str, str], escape: str = "\\", missing: set[str] | None = None) -> str:
+@dataclass(slots=True)
+class Room:
+    """What the words of one Dockerfile may come to together: each may be as long as variables can make it, and they
+    are many."""
+
+    left: int = MAX_TOGETHER
+
+    def taken(self, value: str) -> str:
+        """The value, which takes its room. Raises DockerfileError, without a span, where there is none left."""
+        self.left -= len(value)
+        if self.left < 0:
+            raise DockerfileError(f"the values in it become longer than {MAX_TOGETHER} characters together")
+        return value
+
+
+def expand(
+    word: str, variables: Mapping[str, str], escape: str = "\\", missing: set[str] | None = None,
+    room: Room | None = None,
+) -> str:  # fmt: skip
     """The word with variables filled in, quotes and escapes removed.
 
-    Names without a value are added to `missing`. Raises DockerfileError, without a span.
+    Names without a value are added to `missing`; `room` is what there is for it. Raises DockerfileError, without a
+    span.
     """
     if _MEANS_SOMETHING.search(word) is None:
         return word
-    return _Lexer(word, variables, escape, missing).until("", keep_escapes=False)
+    value = _Lexer(word, variables, escape, missing).until("", keep_escapes=False)
+    return room.taken(value) if room else value
 
 
 def expand_document(text: str, variables: Mapping[str, str], missing: set[str] | None = None) -> str:

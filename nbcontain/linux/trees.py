@@ -170,9 +170,12 @@ def _make(root_fd: int, parent: str, name: str, *, directory: bool) -> None:
     parent_fd = open_in(root_fd, parent or "/", os.O_PATH | os.O_DIRECTORY)
     try:
         if directory:
-            os.mkdir(name, 0o755, dir_fd=parent_fd)
-            # Whatever the umask of who makes it.
-            os.chmod(name, 0o755, dir_fd=parent_fd)
+            # Not chmod(2) afterwards: in a volume, another container may have put a symlink in its place by then.
+            before = os.umask(0)
+            try:
+                os.mkdir(name, 0o755, dir_fd=parent_fd)
+            finally:
+                os.umask(before)
         else:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
             os.close(os.open(name, flags, 0o644, dir_fd=parent_fd))

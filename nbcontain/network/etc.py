@@ -12,6 +12,8 @@ from nbcontain.values import dataclass
 GATEWAY = "host-gateway"
 RESOLV_CONF = "/etc/resolv.conf"
 """This machine's."""
+HOSTS_BYTES = 1 << 20
+"""What a container's /etc/hosts may have to be changed for it: it may write to it whatever it likes."""
 _LOOPBACK = (
     "127.0.0.1\tlocalhost\n"
     "::1\tlocalhost ip6-localhost ip6-loopback\n"

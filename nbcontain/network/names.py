@@ -6,12 +6,13 @@ on goes out from where the process itself stands, which is the machine's network
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
 import struct
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from ipaddress import ip_address
 
 from nbcontain.channel import Message
@@ -21,12 +22,14 @@ from nbcontain.network.helper import Poll
 from nbcontain.network.model import network_from_json, sandbox_from_json
 
 _PENDING = 512
-"""Questions to the world at a time; more, and the oldest is given up."""
+"""Questions to the world at a time; more, and the oldest is given up of the network that has the most."""
 _SECOND_TRY_S, _GIVE_UP_S = 1.5, 6.0
 _CONNECTIONS = 128
 _IDLE_S = 10.0
 _PACKET_BYTES = 65535
 _BATCH = 64
+_BACKLOG_BYTES = 1 << 16
+"""What may wait to be sent over TCP; who asks for more, and takes nothing, is hung up on."""
 _PORT = 53
 
 
@@ -70,6 +73,8 @@ class Responder:
         self._tcp: dict[int, tuple[socket.socket, str]] = {}
         self._names = dns.Names((), ())
         self._pending: OrderedDict[int, _Question] = OrderedDict()
+        self._asking: Counter[socket.socket] = Counter()
+        """How many of them are whose, by where they came to."""
         self._connections: OrderedDict[int, _Connection] = OrderedDict()
         self._turn = 0
         self._upstream: tuple[tuple[int, int], tuple[str, ...]] = ((0, 0), ())
@@ -192,12 +197,18 @@ class Responder:
                 end.close()
                 continue
             if len(self._pending) >= _PENDING:
-                self._forget(next(iter(self._pending)))
+                self._forget(self._oldest_of_most())
             question.socket, question.fd, question.again_at = end, end.fileno(), now
             self._pending[question.fd] = question
+            self._asking[question.listener] += 1
             self._poll.watch(question.fd, select.EPOLLIN)
             return
         self._send(question.listener, self._failed(question.data), question.client)
+
+    def _oldest_of_most(self) -> int:
+        """A question of the network that has the most, so that none ends those of another."""
+        most = max(self._asking, key=self._asking.__getitem__)
+        return next(fd for fd, each in self._pending.items() if each.listener is most)
 
     def _hear_world(self, fd: int) -> None:
         question = self._pending[fd]
@@ -218,6 +229,9 @@ class Responder:
 
     def _forget(self, fd: int) -> None:
         question = self._pending.pop(fd)
+        self._asking[question.listener] -= 1
+        if not self._asking[question.listener]:
+            del self._asking[question.listener]
         self._poll.forget(fd)
         if question.socket is not None:
             question.socket.close()
@@ -263,7 +277,8 @@ class Responder:
             if events & select.EPOLLOUT:
                 self._write(connection)
             if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
-                data = connection.socket.recv(_PACKET_BYTES)
+                # No more than one message, so that the others have their turn however many there are.
+                data = connection.socket.recv(_missing(connection.inbox))
                 if not data:
                     self._hang_up(connection)
                     return
@@ -275,27 +290,29 @@ class Responder:
             self._hang_up(connection)
 
     def _read(self, connection: _Connection) -> None:
-        """Whole messages of what came: two bytes of length, and so many more (RFC 1035 4.2.2)."""
-        while len(connection.inbox) >= 2:
-            length = int.from_bytes(connection.inbox[:2], "big")
-            if len(connection.inbox) < 2 + length:
-                return
-            data, connection.inbox = connection.inbox[2 : 2 + length], connection.inbox[2 + length :]
-            if connection.peer is not None:
-                # A server's answer: its client's.
-                connection.peer.outbox += struct.pack("!H", len(data)) + data
-                self._write(connection.peer)
-                continue
-            source = connection.socket.getpeername()[0]
-            said = self._answer(data, connection.network, source, over_tcp=True)
-            if isinstance(said, bytes):
-                connection.outbox += struct.pack("!H", len(said)) + said
-                self._write(connection)
-            elif connection.server is None:
-                self._ask_over_tcp(connection, data, said[0])
-            else:
-                connection.server.outbox += struct.pack("!H", len(data)) + data
-                self._write(connection.server)
+        """The message that came, if it is whole: two bytes of length, and so many more (RFC 1035 4.2.2)."""
+        if _missing(connection.inbox):
+            return
+        data, connection.inbox = connection.inbox[2:], b""
+        if connection.peer is not None:
+            # A server's answer: its client's.
+            self._add(connection.peer, data)
+            return
+        source = connection.socket.getpeername()[0]
+        said = self._answer(data, connection.network, source, over_tcp=True)
+        if isinstance(said, bytes):
+            self._add(connection, said)
+        elif connection.server is None:
+            self._ask_over_tcp(connection, data, said[0])
+        else:
+            self._add(connection.server, data)
+
+    def _add(self, connection: _Connection, data: bytes) -> None:
+        """Send it this message, behind those that wait. Raises OSError where too much waits."""
+        if len(connection.outbox) > _BACKLOG_BYTES:
+            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+        connection.outbox += struct.pack("!H", len(data)) + data
+        self._write(connection)
 
     def _ask_over_tcp(self, connection: _Connection, data: bytes, server: str) -> None:
         family = socket.AF_INET6 if ip_address(server.partition("%")[0]).version == 6 else socket.AF_INET
@@ -314,3 +331,8 @@ class Responder:
             pass
         wanted = select.EPOLLIN | (select.EPOLLOUT if connection.outbox else 0)
         self._poll.watch(connection.socket.fileno(), wanted)
+
+
+def _missing(inbox: bytes) -> int:
+    """How many bytes the message that has begun to come, or its length, still lacks."""
+    return (2 if len(inbox) < 2 else 2 + int.from_bytes(inbox[:2], "big")) - len(inbox)

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from nbcontain.channel import Channel, Listener, Message, describe
-from nbcontain.errors import NetworkError, NetworkInUse, PortTaken
+from nbcontain.errors import NetworkError, NetworkInUse, PortTaken, StoreError
 from nbcontain.linux.starts import start_of
 from nbcontain.network import addresses, places, rooms
-from nbcontain.network.etc import changed_hosts
+from nbcontain.network.etc import HOSTS_BYTES, changed_hosts
 from nbcontain.network.fabric import Fabric, leading, netns_of, port_key
 from nbcontain.network.helper import silence
 from nbcontain.network.model import (
@@ -397,10 +397,10 @@ class Worker:
         return {"sandbox": sandbox_to_json(sandbox), **self._shown(sandbox)}
 
     def _rename(self, old: Sandbox, sandbox: Sandbox) -> None:
-        """The container's own lines in its /etc/hosts, where it lies and is mounted."""
+        """The container's own lines in its /etc/hosts, where it lies and is mounted. One that it made huge stays."""
         path = self.records.layout.container(sandbox.container) / "hosts"
-        with suppress(OSError):
-            text = path.read_text(errors="surrogateescape")
+        with suppress(OSError, StoreError):
+            text = files.read(path, HOSTS_BYTES).decode(errors="surrogateescape")
             changed = changed_hosts(text, sandbox.hostname, old, sandbox)
             files.rewrite(path, changed.encode(errors="surrogateescape"))
 

@@ -21,7 +21,7 @@ from nbcontain.runtime.annotations import GROUPS, USER
 from nbcontain.runtime.attending import Stream, ask, attend
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, State
 from nbcontain.runtime.messages import Channel, Message, answer_of, connect, error_of
-from nbcontain.runtime.signals import signal_number
+from nbcontain.runtime.signals import stop_number
 from nbcontain.values import replace
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class Container:
         A `final` one ends its restart policy too, as SIGKILL and its stop signal do unless told.
         """
         if final is None:
-            final = number in (signal.SIGKILL, signal_number(self.info.stop_signal))
+            final = number in (signal.SIGKILL, stop_number(self.info.stop_signal))
         channel = self._connected()
         try:
             channel.send({"do": "kill", "signal": number, "final": final})

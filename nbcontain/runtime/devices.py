@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -56,14 +57,18 @@ def make(root_fd: int, device: Device, *, by_binding: bool) -> None:
             if by_binding and device.type != "p":
                 _bind_device(directory, name, number, path, kinds[device.type])
                 return
+            with suppress(FileExistsError):
+                os.mknod(name, kinds[device.type], number, dir_fd=directory)
+            node = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
             try:
-                os.mknod(name, mode | kinds[device.type], number, dir_fd=directory)
-            except FileExistsError:
-                there = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                there = os.fstat(node)
                 if stat.S_IFMT(there.st_mode) != kinds[device.type] or there.st_rdev != number:
-                    raise
-            os.chown(name, device.uid, device.gid, dir_fd=directory, follow_symlinks=False)
-            os.chmod(name, mode, dir_fd=directory)
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+                # By the descriptor: what has its name may be a symlink by now, and this still be the host's root.
+                os.chown(f"/proc/self/fd/{node}", device.uid, device.gid)
+                os.chmod(f"/proc/self/fd/{node}", mode)
+            finally:
+                os.close(node)
         finally:
             os.close(directory)
     except OSError as error:
@@ -97,6 +102,8 @@ def nobodys_node(name: str, directory: int) -> int:
 
 def _make_node(dev: int, name: str, device: int) -> bool:
     """False where mknod(2) is not allowed, as in a root without CAP_MKNOD."""
+    # Its mode is given to it at once: a directory of the host's may be at /dev, and somebody else change names in it.
+    before = os.umask(0)
     try:
         os.mknod(name, 0o666 | stat.S_IFCHR, device, dir_fd=dev)
     except PermissionError:
@@ -105,8 +112,8 @@ def _make_node(dev: int, name: str, device: int) -> bool:
         there = os.stat(name, dir_fd=dev, follow_symlinks=False)
         if not stat.S_ISCHR(there.st_mode) or there.st_rdev != device:
             raise
-        return True
-    os.chmod(name, 0o666, dir_fd=dev)
+    finally:
+        os.umask(before)
     return True
 
 

@@ -21,6 +21,14 @@ def signal_number(text: str) -> int:
         raise ValueError(f"{text!r} is no signal") from None
 
 
+def stop_number(text: str) -> int:
+    """What a container is asked by to end: of an image's word that is no signal SIGTERM, as docker takes it."""
+    try:
+        return signal_number(text)
+    except ValueError:
+        return int(signal.SIGTERM)
+
+
 def is_heeded(pid: int, number: int) -> bool:
     """Whether a process has a handler for a signal, or waits for it (proc_pid_status(5)).
 

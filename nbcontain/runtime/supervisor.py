@@ -24,7 +24,7 @@ from nbcontain.runtime.execs import Execs
 from nbcontain.runtime.messages import Channel, Listener, Message, describe, error_of
 from nbcontain.runtime.outputs import LOST, Outputs
 from nbcontain.runtime.remains import Remains
-from nbcontain.runtime.signals import exit_code, signal_number
+from nbcontain.runtime.signals import exit_code, stop_number
 from nbcontain.store import events_log
 from nbcontain.store.layout import Layout
 from nbcontain.store.rotation import opened
@@ -358,7 +358,7 @@ class Supervisor:
     def _end_softly(self) -> None:
         """The leash was let go: ask, then kill. With init the whole pid namespace ends."""
         self.is_ending = True
-        self.signal(signal_number(self.info.stop_signal) if self.is_started else signal.SIGKILL)
+        self.signal(stop_number(self.info.stop_signal) if self.is_started else signal.SIGKILL)
         self.kill_at = time.monotonic() + GRACE_S
 
     # --- the end ------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ import places
 from machine import Machine
 from nbcontain.build import http
 from nbcontain.build.plan import BuildOptions
+from nbcontain.dockerfile.checks import checks
+from nbcontain.dockerfile.parser import parse
 from nbcontain.errors import BuildError, DockerfileError, NbcontainError
 from servers import serving
 
@@ -293,6 +295,25 @@ def test_a_huge_dockerfile_is_read_or_refused_soon(machine: Machine, context: Pa
         except NbcontainError:
             continue
     assert time.process_time() - started < 5  # of this process, whatever else the machine does
+
+
+TENFOLD = "".join(f"ARG a{n + 1}={f'$a{n}' * 10}\n" for n in range(5))
+"""A value of a mebibyte, in some 160 characters."""
+
+
+@pytest.mark.parametrize("line", ["ARG b{}=$a5", "ENV b{}=$a5", "LABEL b{}=$a5", "COPY $a5 $a5 /{}", "WORKDIR /{}$a5"])
+def test_values_that_are_made_of_values_do_not_fill_the_memory(machine: Machine, context: Path, line: str) -> None:
+    text = f"FROM box\nARG a0=0123456789\n{TENFOLD}" + "".join(f"{line.format(n)}\n" for n in range(40))
+    with pytest.raises(DockerfileError, match="together") as caught:
+        machine.build(text, "bomb", context)
+    assert caught.value.span is not None
+
+
+def test_values_before_the_first_from_do_not_fill_the_memory_either(machine: Machine, context: Path) -> None:
+    text = f"ARG a0=0123456789\n{TENFOLD}" + "".join(f"ARG b{n}=$a5\n" for n in range(40)) + "FROM box\n"
+    with pytest.raises(DockerfileError, match="together"):
+        machine.build(text, "bomb", context)
+    assert checks(parse(text), {}) is not None
 
 
 def test_a_step_that_writes_without_end_costs_no_memory_here(machine: Machine, context: Path) -> None:

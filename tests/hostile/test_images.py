@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 
 from archives import archive, directory, layer_of, link, member, symlink
-from machine import Machine
+from machine import Machine, until
 from nbcontain.errors import BadArchive, NbcontainError
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import LAYER_TAR_GZIP, Descriptor, Image, ImageConfig, Layer
 from nbcontain.registry.wire import Wire
+from nbcontain.runtime.generate import RunOptions
 from nbcontain.store import compression, tar
 
 sys.path.insert(1, str(Path(__file__).parent.parent / "registry"))
@@ -287,3 +288,20 @@ def test_an_images_config_is_never_obeyed_on_the_host(
         assert error.message
     assert not Path("/evil").exists()
     assert machine.sh("echo fine") == "fine\n"
+
+
+@pytest.mark.parametrize("word", ["SIGRTMIN+99", "0", "-9", "KILL;rm -rf /"])
+def test_a_container_ends_whatever_its_image_calls_the_signal_for_that(machine: Machine, word: str) -> None:
+    engine = machine.engine
+    box = engine.image("box")
+    image = Image.of(replace(box.config, stop_signal=word), box.layers)
+    engine.store.images.put(image, None)
+    stopped = machine.start("echo on; sleep 100", image=str(image.id))
+    engine.life.stop(stopped, 0)
+    assert stopped.status == "exited"
+    # And where whoever wanted it lets go of it.
+    task = engine.run(RunOptions(image=str(image.id), command=("sleep", "100"), name="left"))
+    until(lambda: "left" in [each.name for each in engine.containers(("status=running",))])
+    left = engine.container("left")
+    task.cancel()
+    until(lambda: left.status == "exited")

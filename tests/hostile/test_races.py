@@ -10,13 +10,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from machine import Machine
-from nbcontain.errors import NbcontainError
+from nbcontain.errors import NbcontainError, SetupFailed
+from nbcontain.oci.spec import Device
+from nbcontain.runtime import devices
 from nbcontain.runtime.beforehand import USUAL
 from rounds import SOAK
 
@@ -162,3 +164,30 @@ def test_a_volume_that_is_filled_while_it_is_swapped_reaches_nothing_outside(
                     continue
     after = os.stat(outside / DEEP / "canary")
     assert (before.st_uid, before.st_gid, before.st_ctime_ns) == (after.st_uid, after.st_gid, after.st_ctime_ns)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="nodes are root's to make")
+@pytest.mark.parametrize("what", ["usual", "fifo"])
+def test_a_symlink_that_takes_a_new_nodes_place_leads_nothing_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    (tmp_path / "dev").mkdir()
+    canary, make = tmp_path / "canary", os.mknod
+    canary.write_text("do not touch\n")
+    canary.chmod(0o600)
+
+    def overtaken(name: str, mode: int, device: int, *, dir_fd: int) -> None:
+        make(name, mode, device, dir_fd=dir_fd)
+        os.unlink(name, dir_fd=dir_fd)
+        os.symlink(canary, name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mknod", overtaken)
+    root_fd = os.open(tmp_path, os.O_PATH)
+    with suppress(SetupFailed):
+        if what == "usual":
+            devices.make_usual(devices.opened(root_fd), by_binding=False)
+        else:
+            devices.make(root_fd, Device("/dev/pipe", "p", uid=1, gid=1, mode=0o666), by_binding=False)
+    os.close(root_fd)
+    status = canary.stat()
+    assert (status.st_mode & 0o777, status.st_uid) == (0o600, 0)

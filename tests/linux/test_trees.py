@@ -80,6 +80,28 @@ def test_a_file_in_the_way_is_an_error(outside: Path) -> None:
         made_in(root, "/file/below")
 
 
+def test_a_symlink_that_takes_a_new_directorys_place_leads_nothing_to_it(
+    outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As another container does in a volume that both have, just then.
+    root, make = outside.parent / "root", os.mkdir
+    outside.chmod(0o700)
+
+    def overtaken(name: str, mode: int, *, dir_fd: int) -> None:
+        make(name, mode, dir_fd=dir_fd)
+        (root / name).rmdir()
+        (root / name).symlink_to(outside)
+
+    monkeypatch.setattr(os, "mkdir", overtaken)
+    before = os.umask(0o077)
+    try:
+        with pytest.raises(AssertionError):
+            made_in(root, "/volume")
+    finally:
+        os.umask(before)
+    assert outside.stat().st_mode & 0o777 == 0o700
+
+
 parts = st.lists(st.sampled_from(["a", "b", "..", ".", "", "c"]), min_size=1, max_size=5).map("/".join)
 
 

@@ -380,6 +380,19 @@ def test_ports_of_an_image_are_published_where_there_is_room(machine: Machine, l
     assert all(each.host_port for each in ports)
 
 
+def test_a_huge_file_of_names_is_left_alone_and_costs_no_memory(machine: Machine, lan: Lan) -> None:
+    make(machine, "one")
+    make(machine, "two")
+    a = machine.start(WAIT, name="a", network="one")
+    assert machine.execute(a, "truncate", "-s", "400M", "/etc/hosts")[0] == 0
+    machine.engine.networks.connect("two", a)
+    [worker] = [pid for pid, role in network_processes(machine.engine.layout.root).items() if role == "worker"]
+    [peak] = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{worker}/status").read_text())
+    assert int(peak) < 200 << 10
+    assert machine.execute(a, "stat", "-c", "%s", "/etc/hosts")[1].strip() == str(400 << 20)
+    machine.engine.networks.disconnect("two", a)
+
+
 def test_joining_and_leaving_while_it_runs(machine: Machine, lan: Lan) -> None:
     engine, began = machine.engine, f"{time.time():.6f}"
     make(machine, "one")

@@ -185,6 +185,7 @@ def generate(
         annotations[REAPER] = "true"
     annotations[hosts.HOSTS] = hosts.lines(tuple(map(hosts.added, options.add_hosts)))
     shown = ("idmap",) if is_mapped and host.is_root and _mounts(host) else ()
+    shown = (*shown, "ro") if options.read_only else shown
     return Spec(
         process=Process(
             args=args,

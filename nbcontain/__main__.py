@@ -134,7 +134,12 @@ def _exit_status(verb: str, error: NbcontainError) -> int:
     """
     from nbcontain.errors import ContainerFailed, SetupFailed
 
-    if error.exit_status != _FAILED or verb == "run" or isinstance(error, ContainerFailed):
+    if isinstance(error, ContainerFailed):
+        return error.exit_status
+    if verb == "run":
+        # Whatever else is amiss, also another container or a network that is not there.
+        return _FAILED if error.exit_status == 1 else error.exit_status
+    if error.exit_status != _FAILED:
         return error.exit_status
     return 126 if verb == "exec" and isinstance(error, SetupFailed) else 1
 

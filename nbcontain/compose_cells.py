@@ -27,7 +27,7 @@ class ComposeCells:
     def seen(self, options: ComposeWords) -> ComposeWords:
         """The options of a line, which mean the last cell's project unless they name a file or a project."""
         last = self._last
-        if last is None or options.file or options.project:
+        if last is None or options.files or options.project:
             return options
         return replace(
             options, text=last.text, project=last.project, directory=options.directory or last.directory,

@@ -316,7 +316,7 @@ class Networks:
             spec = container.bundle.spec
             prepared = self._ask({
                 "do": "prepare", "container": container.id, "name": container.name,
-                "hostname": spec.hostname, "wish": wish_to_json(wished),
+                "hostname": spec.hostname, "domainname": spec.domainname, "wish": wish_to_json(wished),
             })  # fmt: skip
             self._write_networked_files(container, wished, prepared)
             way_out = self._record(container) if prepared["way"] == SWAP else ""
@@ -357,7 +357,7 @@ class Networks:
 
     def _write_networked_files(self, container: Container, wished: Wish, prepared: Mapping[str, Any]) -> None:
         sandbox = sandbox_from_json(prepared["sandbox"])
-        hosts_text = etc.hosts(sandbox.hostname, sandbox, wished.hosts, str(prepared["gateway"]))
+        hosts_text = etc.hosts(sandbox, wished.hosts, str(prepared["gateway"]))
         responder = [prepared["responder"]] if prepared["responder"] else []
         resolver = etc.resolver(wished, etc.of_machine(), responder, has_names=bool(prepared["has_names"]))
         for name, text in (("hosts", hosts_text), ("resolv.conf", resolver.text())):
@@ -392,7 +392,7 @@ class Networks:
             state = container.state()
             answer = self._ask({
                 "do": "connect", "container": container.id, "name": container.name,
-                "hostname": container.bundle.spec.hostname,
+                "hostname": container.bundle.spec.hostname, "domainname": container.bundle.spec.domainname,
                 "pid": state.pid, "pid_start": state.pid_start, "attachment": attachment_to_json(asked),
             })  # fmt: skip
             self._write_resolver(container, wished, answer)

@@ -59,7 +59,7 @@ volumes: {data: }
 def read(text: str, environ: dict[str, str] | None = None, name: str = "shop") -> Project:
     """A project in /srv whose files are all the same."""
     reader = Reader(Path("/srv"), environ or {}, lambda path: "FROM_FILE=1\nB=file\n")
-    return reader.project(text, name, "")[0]
+    return reader.project([text], name)[0]
 
 
 def one(yaml: str, **environ: str) -> Any:

@@ -79,6 +79,8 @@ def test_exit_codes_are_those_of_docker(profile: str, nbcontain: Nbcontain) -> N
     assert nbcontain("run", "--rm", "box", "/bin").returncode == 126
     assert nbcontain("run", "--rm", "--frobnicate", "box").returncode == 125
     assert nbcontain("run", "--rm", "no-such-image").returncode == 125
+    assert nbcontain("run", "--rm", "--network", "container:nope", "box").returncode == 125
+    assert nbcontain("run", "--rm", "--volumes-from", "nope", "box").returncode == 125
     assert nbcontain("ps", "-aq").stdout == ""
 
 

@@ -36,7 +36,8 @@ _LONGEST_LINE = 1 << 20
 class ComposeWords:
     """What every command on a project can be told; docker writes these before the command, and so can you."""
 
-    file: str = option("--file", help="the compose file; without it compose.yaml here or above", metavar="FILE")
+    files: tuple[str, ...] = option("--file", help="a compose file, and others that change it; without it compose.yaml "
+                                    "here or above, and compose.override.yaml beside it", metavar="FILE")  # fmt: skip
     project: str = option("-p", "--project-name", help="the project's name", metavar="NAME")
     directory: str = option("--project-directory", help="what paths in the file are seen from", metavar="DIR")
     profiles: tuple[str, ...] = option("--profile", help="services of this profile too; * is all", metavar="NAME")
@@ -48,7 +49,7 @@ class ComposeWords:
     def source(self) -> Source:
         """Where the project is read from."""
         return Source(
-            text=self.text, file=self.file, directory=self.directory, name=self.project, env_files=self.env_files
+            text=self.text, files=self.files, directory=self.directory, name=self.project, env_files=self.env_files
         )
 
 

@@ -34,6 +34,8 @@ _CORE = (
 
 
 _TAGS = ("str", "map", "seq", *(name for name, _, _ in _CORE))
+RESET, OVERRIDE = "!reset", "!override"
+"""Tags of compose's: what several files say of a value is forgotten, or replaced (`compose.merging`)."""
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -67,12 +69,18 @@ class Node:
     place: str
     """Its names from the top, with dots between: services.web.image."""
     kind: str = "str"
+    source: str = "compose file"
+    """How errors call the file it is from."""
 
     # --- reading ---
 
     def wrong(self, why: str, hint: str = "") -> NoReturn:
         """Raise UsageError for it."""
-        raise UsageError(f"compose file, line {self.line}: {self.place}: {why}", hint=hint)
+        raise UsageError(f"{self.source}, line {self.line}: {self.place}: {why}", hint=hint)
+
+    def holding(self, value: str | list[Node] | dict[str, Node], kind: str = "") -> Node:
+        """Another value at the same place."""
+        return Node(value, self.line, self.place, kind or self.kind, self.source)
 
     @property
     def is_null(self) -> bool:
@@ -145,7 +153,19 @@ class Node:
                 return self.value
 
 
-def parse(text: str, fill: Callable[[str, Node], str] = lambda text, node: text) -> Node:
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One file's: what its nodes become ours with."""
+
+    loader: _Loader
+    fill: Callable[[str, Node], str]
+    source: str
+    counter: Iterator[int]
+
+
+def parse(
+    text: str, fill: Callable[[str, Node], str] = lambda text, node: text, source: str = "compose file"
+) -> Node:  # fmt: skip
     """The tree of a file's text; `fill` puts variables into each scalar. Raises UsageError with the line."""
     if len(text) > _LONGEST:
         raise UsageError("a compose file of more than 1 MiB is not read")
@@ -154,57 +174,54 @@ def parse(text: str, fill: Callable[[str, Node], str] = lambda text, node: text)
         root = loader.get_single_node()
         if root is None:
             raise UsageError("the compose file is empty", hint="services:\n  web:\n    image: NAME")
-        counter = iter(range(_MOST))
-        return _node(loader, root, "", fill, counter, 0)
+        return _node(_Reading(loader, fill, source, iter(range(_MOST))), root, "", 0)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark is not None else ""
-        raise UsageError(f"compose file{line}: {error.problem or error.context}", hint="it is no YAML there") from error
+        raise UsageError(f"{source}{line}: {error.problem or error.context}", hint="it is no YAML there") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise UsageError("the compose file cannot be read", why=str(error).splitlines()[0]) from error
     finally:
         loader.dispose()
 
 
-def _node(
-    loader: _Loader, node: yaml.Node, place: str, fill: Callable[[str, Node], str], counter: Iterator[int], depth: int
-) -> Node:
-    line = node.start_mark.line + 1
-    if next(counter, None) is None or depth > _DEEPEST:
-        raise UsageError(f"compose file, line {line}: it means more than can be read", why="anchors in anchors")
+def _node(reading: _Reading, node: yaml.Node, place: str, depth: int) -> Node:
+    line, source, loader = node.start_mark.line + 1, reading.source, reading.loader
+    if next(reading.counter, None) is None or depth > _DEEPEST:
+        raise UsageError(f"{source}, line {line}: it means more than can be read", why="anchors in anchors")
     tag = node.tag.removeprefix("tag:yaml.org,2002:")
-    if tag not in _TAGS:
-        raise UsageError(f"compose file, line {line}: {place}: {tag} is not here", hint="write the whole value")
+    if tag == RESET:
+        return Node("", line, place, RESET, source)
+    if tag not in (*_TAGS, OVERRIDE):
+        raise UsageError(f"{source}, line {line}: {place}: {tag} is not here", hint="write the whole value")
+    kind = OVERRIDE if tag == OVERRIDE else "str"
     if isinstance(node, yaml.MappingNode):
-        _refuse_twice(node, place)
+        _refuse_twice(node, place, source)
         loader.flatten_mapping(node)
         members: dict[str, Node] = {}
         for key, value in node.value:
             name = str(key.value)
             # What was merged comes first, and what is written here wins.
-            members[name] = _node(loader, value, f"{place}.{name}".lstrip("."), fill, counter, depth + 1)
-        return Node(members, line, place)
+            members[name] = _node(reading, value, f"{place}.{name}".lstrip("."), depth + 1)
+        return Node(members, line, place, kind, source)
     if isinstance(node, yaml.SequenceNode):
-        found = [
-            _node(loader, each, f"{place}[{number}]", fill, counter, depth + 1)
-            for number, each in enumerate(node.value)
-        ]
-        return Node(found, line, place)
-    written = Node(str(node.value), line, place, tag)
-    filled = fill(str(node.value), written)
-    if filled == node.value:
+        found = [_node(reading, each, f"{place}[{number}]", depth + 1) for number, each in enumerate(node.value)]
+        return Node(found, line, place, kind, source)
+    written = Node(str(node.value), line, place, tag, source)
+    filled = reading.fill(str(node.value), written)
+    if filled == node.value and tag != OVERRIDE:
         return written
     kind = loader.resolve(yaml.ScalarNode, filled, (True, False)).removeprefix("tag:yaml.org,2002:")
-    return Node(filled, line, place, kind if filled else "str")
+    return Node(filled, line, place, kind if filled else "str", source)
 
 
-def _refuse_twice(node: yaml.MappingNode, place: str) -> None:
+def _refuse_twice(node: yaml.MappingNode, place: str, source: str) -> None:
     seen: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise UsageError(f"compose file, line {key.start_mark.line + 1}: {place}: a name must be text")
+            raise UsageError(f"{source}, line {key.start_mark.line + 1}: {place}: a name must be text")
         if key.value in seen and key.value != "<<":
-            raise UsageError(f"compose file, line {key.start_mark.line + 1}: {place}: {key.value} is there twice")
+            raise UsageError(f"{source}, line {key.start_mark.line + 1}: {place}: {key.value} is there twice")
         seen.add(key.value)
 
 

@@ -27,16 +27,17 @@ if TYPE_CHECKING:
     from nbcontain.handles import Container
 
 NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+_OVERRIDES = tuple(name.replace(".", ".override.") for name in NAMES)
 _ROOT = "compose"
 _LOOK_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where a project is read from: a file, or a text and the directory that its paths are seen from."""
+    """Where a project is read from: files, or a text and the directory that its paths are seen from."""
 
     text: str | None = None
-    file: str = ""
+    files: tuple[str, ...] = ()
     directory: str = ""
     name: str = ""
     env_files: tuple[str, ...] = ()
@@ -51,17 +52,22 @@ class Compose:
     # --- reading ---
 
     def read(self, source: Source) -> tuple[Project, Node]:
-        """The project that a file describes, and the file as a tree. Raises UsageError with the line."""
-        path = None if source.text is not None else Path(source.file) if source.file else _found(Path.cwd())
-        directory = Path(source.directory or (path.parent if path is not None else ".")).resolve()
-        try:
-            text = source.text if source.text is not None else path.read_text(encoding="utf-8") if path else ""
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read {path}", why=getattr(error, "strerror", "") or str(error)) from error
+        """The project that files describe, and these as a tree. Raises UsageError with the line."""
+        paths = [] if source.text is not None else self._files(source) or _found(Path.cwd())
+        directory = Path(source.directory or (paths[0].parent if paths else ".")).resolve()
+        texts = [source.text] if source.text is not None else [*map(_text, paths)]
         environ = self._variables(directory, source.env_files)
         reader = Reader(directory, environ, lambda each: each.read_text(encoding="utf-8"))
         name = source.name or environ.get("COMPOSE_PROJECT_NAME", "")
-        return reader.project(text, name, str(path.resolve()) if path is not None else "")
+        return reader.project(texts, name, [str(each.resolve()) for each in paths])
+
+    def _files(self, source: Source) -> list[Path]:
+        """Those that were named, here or by COMPOSE_FILE, also in .env."""
+        if source.files:
+            return [*map(Path, source.files)]
+        environ = self._variables(Path(source.directory or "."), source.env_files)
+        named = environ.get("COMPOSE_FILE", "")
+        return [Path(each) for each in named.split(environ.get("COMPOSE_PATH_SEPARATOR", ":")) if each]
 
     def _variables(self, directory: Path, files: Sequence[str]) -> dict[str, str]:
         """What can stand behind a $: of .env, or the files that stand for it, and the environment, which wins."""
@@ -78,7 +84,7 @@ class Compose:
     def name(self, source: Source) -> str:
         """The project's name, from its file only where it is not told. Raises UsageError."""
         told = source.name or self._engine.environ.get("COMPOSE_PROJECT_NAME", "")
-        if told and source.text is None and not source.file:
+        if told and source.text is None and not source.files:
             return told
         return self.read(source)[0].name
 
@@ -370,11 +376,20 @@ def _refuse_external(what: str, shared: Shared) -> None:
         )
 
 
-def _found(directory: Path) -> Path:
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}", why=getattr(error, "strerror", "") or str(error)) from error
+
+
+def _found(directory: Path) -> list[Path]:
+    """The file here or above, and what is to lie over it."""
     for above in (directory, *directory.parents):
         for name in NAMES:
             if (above / name).is_file():
-                return above / name
+                over = (above / each for each in _OVERRIDES)
+                return [above / name, *[each for each in over if each.is_file()][:1]]
     raise UsageError(
         "there is no compose file here", why=f"{', '.join(NAMES)} were looked for, here and above",
         hint="--file PATH, or -p NAME for a project that is up",
@@ -396,4 +411,3 @@ def _passed_on(records: Iterable[Record], parent: str, emit: Emit, cancel: Calla
     except BaseException:
         cancel()
         raise
-

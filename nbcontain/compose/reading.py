@@ -1,4 +1,4 @@
-"""From a compose file's tree to a project: each key that means something here has one line in a table. Pure.
+"""From compose files' tree to a project: each key that means something here has one line in a table. Pure.
 
 A key that is not known is an error with its line; one that cannot be had here is an error, or a warning where leaving
 it out changes nothing that can be seen.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nbcontain.compose import values
 from nbcontain.compose.document import Node, parse
 from nbcontain.compose.interpolation import env_file, filled
+from nbcontain.compose.merging import merged
 from nbcontain.compose.model import CONDITIONS, Build, Dependency, Given, Joined, Project, Service, Shared
 from nbcontain.compose.mounts import volume
 from nbcontain.dockerfile.nearest import nearest
@@ -32,15 +33,15 @@ _TEXTS = {
 _BOOLEANS = {"init": "init", "privileged": "privileged", "read_only": "read_only", "tty": "tty"}
 _INTEGERS = {"cpu_shares": "cpu_shares", "pids_limit": "pids_limit", "oom_score_adj": "oom_score_adj"}
 _LISTS = {
-    "cap_add": "cap_add", "cap_drop": "cap_drop", "devices": "device", "dns": "dns", "dns_opt": "dns_option",
+    "cap_add": "cap_add", "cap_drop": "cap_drop", "dns": "dns", "dns_opt": "dns_option",
     "dns_search": "dns_search", "expose": "expose", "group_add": "group_add", "security_opt": "security_opt",
     "tmpfs": "tmpfs", "device_cgroup_rules": "device_cgroup_rule",
 }  # fmt: skip
 _PAIRS = {"annotations": "annotations", "labels": "labels", "sysctls": "sysctl"}
 _OTHERS = (
-    "build", "command", "configs", "container_name", "depends_on", "deploy", "entrypoint", "env_file", "environment",
-    "extra_hosts", "healthcheck", "image", "logging", "network_mode", "networks", "ports", "profiles", "pull_policy",
-    "scale", "secrets", "stop_grace_period", "ulimits", "volumes",
+    "build", "command", "configs", "container_name", "depends_on", "deploy", "devices", "entrypoint", "env_file",
+    "environment", "extra_hosts", "healthcheck", "image", "logging", "network_mode", "networks", "ports", "profiles",
+    "pull_policy", "scale", "secrets", "stop_grace_period", "ulimits", "volumes",
 )  # fmt: skip
 _WITHOUT_EFFECT = {
     "attach": "output is asked for by name", "develop": "nothing is watched here", "stdin_open": "nobody types into it",
@@ -73,8 +74,8 @@ class Reader:
 
     # --- the whole ---
 
-    def project(self, text: str, name: str, files: str) -> tuple[Project, Node]:
-        """The project of the text of a file, and the text's tree. Raises UsageError."""
+    def project(self, texts: Sequence[str], name: str, files: Sequence[str] = ()) -> tuple[Project, Node]:
+        """The project of the texts of files, the later over the earlier, and their tree. Raises UsageError."""
         unset: dict[str, None] = {}
 
         def fill(text: str, node: Node) -> str:
@@ -83,7 +84,8 @@ class Reader:
             except UsageError as error:
                 node.wrong(error.message + (f": {error.why}" if error.why else ""), error.hint)
 
-        root = parse(text, fill)
+        named = [os.path.basename(each) for each in files] if len(files) > 1 else ["compose file"] * len(texts)
+        root = merged(*(parse(text, fill, source) for text, source in zip(texts, named, strict=True)))
         self.warnings += [f'the variable "{each}" is not set: a blank text stands for it' for each in unset]
         top = root.members()
         self._known(root, ("name", "version", "services", "networks", "volumes", "configs", "secrets"),
@@ -117,7 +119,7 @@ class Reader:
                     )
         project = Project(
             given, self.directory, tuple(services), tuple(self.networks.values()), tuple(self.volumes.values()),
-            tuple(self.warnings), files,
+            tuple(self.warnings), ",".join(files),
         )  # fmt: skip
         return project, root
 
@@ -218,6 +220,8 @@ class Reader:
         run |= mounts
         if "ports" in said:
             run["publish"] = tuple(each for port in said["ports"].items() for each in self._port(port))
+        if "devices" in said:
+            run["device"] = tuple(map(values.device, said["devices"].items()))
         if "extra_hosts" in said:
             run["add_hosts"] = values.hosts(said["extra_hosts"])
         build = self._build(said["build"]) if "build" in said else None

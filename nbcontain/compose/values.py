@@ -53,6 +53,16 @@ def ulimit(name: str, node: Node) -> str:
     return f"{name}={told['soft'].integer()}:{told['hard'].integer()}"
 
 
+def device(node: Node) -> str:
+    """--device's word."""
+    if isinstance(node.value, str):
+        return node.text()
+    told = {name: each.text() for name, each in node.members().items()}
+    if "source" not in told or set(told) - {"source", "target", "permissions"}:
+        node.wrong("must be source:target:permissions, or these three by name")
+    return ":".join((told["source"], told.get("target", told["source"]), told.get("permissions", "rwm")))
+
+
 def hosts(node: Node) -> tuple[str, ...]:
     """--add-host's words."""
     if isinstance(node.value, dict):

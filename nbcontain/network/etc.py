@@ -112,7 +112,7 @@ def of_host(wish: Wish, text: str) -> str:
     ).text()
 
 
-def hosts(hostname: str, sandbox: Sandbox | None, added: Iterable[tuple[str, str]], gateway: str) -> str:
+def hosts(sandbox: Sandbox, added: Iterable[tuple[str, str]], gateway: str) -> str:
     """/etc/hosts: loopback, --add-host, and what the container itself is called at each of its addresses.
 
     `gateway` is what host-gateway stands for; without one such lines are left out.
@@ -122,21 +122,16 @@ def hosts(hostname: str, sandbox: Sandbox | None, added: Iterable[tuple[str, str
         shown = gateway if address == GATEWAY else address
         if shown:
             lines.append(f"{shown}\t{name}\n")
-    for each in sandbox.endpoints if sandbox else ():
-        lines += [f"{address}\t{hostname}\n" for address in (each.address, each.address6) if address and hostname]
-    return "".join(lines)
+    return "".join((*lines, *(f"{line}\n" for line in _own(sandbox))))
 
 
-def changed_hosts(text: str, hostname: str, before: Sandbox, after: Sandbox) -> str:
+def changed_hosts(text: str, before: Sandbox, after: Sandbox) -> str:
     """The same file when a network came or went: what else somebody wrote into it stays."""
-    old = {
-        f"{address}\t{hostname}" for each in before.endpoints for address in (each.address, each.address6) if address
-    }
+    old = _own(before)
     kept = [line for line in text.splitlines() if line not in old]
-    kept += [
-        f"{address}\t{hostname}"
-        for each in after.endpoints
-        for address in (each.address, each.address6)
-        if address and hostname
-    ]
-    return "".join(f"{line}\n" for line in kept)
+    return "".join(f"{line}\n" for line in (*kept, *_own(after)))
+
+
+def _own(sandbox: Sandbox) -> list[str]:
+    addresses = [address for each in sandbox.endpoints for address in (each.address, each.address6) if address]
+    return [f"{address}\t{sandbox.called}" for address in addresses if sandbox.called]

@@ -179,6 +179,14 @@ class Sandbox:
     ports: tuple[PortMapping, ...] = ()
     place: str = ""
     """The network namespace that it was started from, whose worker alone sees to it (`network.process`)."""
+    domainname: str = ""
+
+    @property
+    def called(self) -> str:
+        """What stands behind its addresses in its /etc/hosts: the name with its domain first (hosts(5))."""
+        full = f"{self.hostname}.{self.domainname}" if self.domainname else self.hostname
+        short = full.partition(".")[0]
+        return full if short == full else f"{full} {short}"
 
     @property
     def address(self) -> str:
@@ -354,6 +362,7 @@ def wish_from_json(document: Mapping[str, Any]) -> Wish:
     )  # fmt: skip
 
 
+_SANDBOX_TEXTS = ("container", "name", "hostname", "domainname")
 _ENDPOINT_TEXTS = (
     "network", "network_name", "device", "link", "mac", "address", "address6", "gateway", "gateway6",
 )  # fmt: skip
@@ -369,8 +378,14 @@ def sandbox_to_json(sandbox: Sandbox) -> dict[str, Any]:
             | {"prefix": each.prefix, "prefix6": each.prefix6, "aliases": list(each.aliases)}
             for each in sandbox.endpoints
         ],
-        "ports": list(map(port_to_json, sandbox.ports)), "place": sandbox.place,
+        "ports": list(map(port_to_json, sandbox.ports)), "place": sandbox.place, "domainname": sandbox.domainname,
     }  # fmt: skip
+
+
+def sandbox_asked(message: Mapping[str, Any], place: str) -> Sandbox:
+    """Of a container that is on no network yet."""
+    container, name, hostname, domainname = (str(message.get(each, "")) for each in _SANDBOX_TEXTS)
+    return Sandbox(container, name, hostname, place=place, domainname=domainname)
 
 
 def sandbox_from_json(document: Mapping[str, Any]) -> Sandbox:
@@ -385,7 +400,7 @@ def sandbox_from_json(document: Mapping[str, Any]) -> Sandbox:
             )
             for each in document["endpoints"]
         ),
-        tuple(map(port_from_json, document["ports"])), str(document["place"]),
+        tuple(map(port_from_json, document["ports"])), str(document["place"]), str(document.get("domainname", "")),
     )  # fmt: skip
 
 

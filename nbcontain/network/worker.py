@@ -35,6 +35,7 @@ from nbcontain.network.model import (
     Subnet,
     attachment_from_json,
     network_to_json,
+    sandbox_asked,
     sandbox_to_json,
     wish_from_json,
 )
@@ -268,7 +269,7 @@ class Worker:
         container = str(message["container"])
         if (old := self._sandboxes.get(container)) is not None:
             self._forget(old)
-        sandbox = Sandbox(container, str(message["name"]), str(message["hostname"]), place=self.place)
+        sandbox = sandbox_asked(message, self.place)
         networks = [self._network(each.network) for each in wish.attachments]
         for network, attachment in zip(networks, wish.attachments, strict=True):
             if sandbox.on(network.id) is not None:
@@ -352,9 +353,7 @@ class Worker:
         attachment = attachment_from_json(message["attachment"])
         network = self._network(attachment.network)
         container = str(message["container"])
-        old = self._sandboxes.get(container) or Sandbox(
-            container, str(message["name"]), str(message["hostname"]), place=self.place
-        )
+        old = self._sandboxes.get(container) or sandbox_asked(message, self.place)
         if old.on(network.id) is not None:
             raise NetworkError(f"{old.name} is on {network.name} already")
         pid, pid_start = int(message["pid"]), int(message["pid_start"])
@@ -401,7 +400,7 @@ class Worker:
         path = self.records.layout.container(sandbox.container) / "hosts"
         with suppress(OSError, StoreError):
             text = files.read(path, HOSTS_BYTES).decode(errors="surrogateescape")
-            changed = changed_hosts(text, sandbox.hostname, old, sandbox)
+            changed = changed_hosts(text, old, sandbox)
             files.rewrite(path, changed.encode(errors="surrogateescape"))
 
     # --- networks ---

@@ -185,6 +185,7 @@ def generate(
         annotations[REAPER] = "true"
     annotations[hosts.HOSTS] = hosts.lines(tuple(map(hosts.added, options.add_hosts)))
     shown = ("idmap",) if is_mapped and host.is_root and _mounts(host) else ()
+    shown = (*shown, "ro") if options.read_only else shown
     return Spec(
         process=Process(
             args=args,
@@ -298,12 +299,18 @@ def environment_of(options: RunOptions | ExecOptions, environ: Mapping[str, str]
     entries = [f"{name}={value}" for name, value in environ.items()] if getattr(options, "env_host", False) else []
     for name in options.env_file:
         try:
-            text = Path(name).read_text(encoding="utf-8")
+            text = Path(name).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise UsageError(f"cannot read --env-file {name}", why=why, hint="a file of NAME=VALUE lines") from error
-        lines = (line.lstrip() for line in text.splitlines())
-        entries += [line for line in lines if line and not line.startswith("#")]
+        # Not splitlines(), which also breaks values at form feeds and U+2028.
+        lines = (line.lstrip().removesuffix("\r") for line in text.split("\n"))
+        told = [line for line in lines if line and not line.startswith("#")]
+        if spaced := next((each for each in told if re.search(r"\s", each.partition("=")[0])), ""):
+            # No shell could ask for it: more often than not it is a comment, or `export NAME=value`.
+            variable = spaced.partition("=")[0]
+            raise UsageError(f"--env-file {name}: variable {variable!r} contains whitespace", hint="NAME=VALUE")
+        entries += told
     for entry in (*entries, *options.environment):
         if not entry.partition("=")[0] or "\0" in entry:
             raise UsageError(f"-e {entry!r} names no variable", hint="-e NAME=value")

@@ -28,6 +28,7 @@ from nbcontain.network.model import (
 )
 from nbcontain.network.netlink import encoded
 from nbcontain.network.tunnels import has_default
+from nbcontain.values import replace
 
 LAB = Network("lab", "ab" * 32, subnets=(addresses.subnet_of("10.5.0.0/24"), addresses.subnet_of("fd00:5::/64")))
 SHUT = Network("shut", "cd" * 32, subnets=(addresses.subnet_of("10.6.0.0/24"),), internal=True)
@@ -200,11 +201,21 @@ def test_resolv_conf_by_dockers_rules() -> None:
 
 
 def test_hosts_keep_what_others_wrote() -> None:
-    one = sandbox("web", "10.5.0.3")
-    text = etc.hosts("web-host", one, [("gate", "host-gateway"), ("x", "1.2.3.4")], "10.5.0.1") + "9.9.9.9 mine\n"
+    one = replace(sandbox("web", "10.5.0.3"), hostname="web-host")
+    text = etc.hosts(one, [("gate", "host-gateway"), ("x", "1.2.3.4")], "10.5.0.1") + "9.9.9.9 mine\n"
     assert "10.5.0.1\tgate\n1.2.3.4\tx\n10.5.0.3\tweb-host\n" in text
-    after = etc.changed_hosts(text, "web-host", one, sandbox("web", "10.5.0.9"))
+    after = etc.changed_hosts(text, one, replace(sandbox("web", "10.5.0.9"), hostname="web-host"))
     assert "10.5.0.9\tweb-host" in after and "10.5.0.3" not in after and "9.9.9.9 mine" in after
+
+
+@pytest.mark.parametrize(
+    ("hostname", "domainname", "called"),
+    [("web", "", "web"), ("web", "example.org", "web.example.org web"), ("a.b.c", "", "a.b.c a")],
+)
+def test_the_name_with_its_domain_comes_first_in_hosts(hostname: str, domainname: str, called: str) -> None:
+    """Else `hostname -f` does not know it."""
+    one = replace(sandbox("web", "10.5.0.3"), hostname=hostname, domainname=domainname)
+    assert etc.hosts(one, (), "").endswith(f"\n10.5.0.3\t{called}\n")
 
 
 def test_neighbouring_ports_are_shown_as_one_range() -> None:

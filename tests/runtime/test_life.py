@@ -20,7 +20,7 @@ from nbcontain.display.present import present
 from nbcontain.display.values import InProgress, Live, Log
 from nbcontain.errors import ContainerNotFound, NameTaken, UsageError
 from nbcontain.events import Output
-from nbcontain.runtime.generate import RunOptions
+from nbcontain.runtime.generate import RunOptions, environment_of
 from nbcontain.store import files
 
 
@@ -281,6 +281,19 @@ def power_cut(container: Any) -> None:
         return
     os.kill(supervisor_of(container.pid), 9)
     until(lambda: container.status == "lost")
+
+
+@pytest.mark.parametrize("line", ["export A=1", "A =1", "two words"])
+def test_a_variable_of_an_env_file_has_no_whitespace_in_its_name(tmp_path: Path, line: str) -> None:
+    (tmp_path / "env").write_text(f"OK=1\n{line}\n")
+    with pytest.raises(UsageError, match="contains whitespace"):
+        environment_of(RunOptions(image="box", env_file=(str(tmp_path / "env"),)), {})
+
+
+def test_an_env_file_is_read_past_its_mark_and_value_by_value(tmp_path: Path) -> None:
+    """With Windows' byte order mark and line ends; what is in a value, also U+2028, ends no line."""
+    (tmp_path / "env").write_bytes("\ufeffA=1\r\nB=x\u2028y\r\n".encode())
+    assert environment_of(RunOptions(image="box", env_file=(str(tmp_path / "env"),)), {}) == ("A=1", "B=x\u2028y")
 
 
 def test_exec_can_be_left_alone_and_told_everything(machine: Machine, tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""Several compose files as one project: what docker compose 2.40 makes of the same, `config` by `config`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nbcontain.compose.document import parse
+from nbcontain.compose.merging import merged
+from nbcontain.compose.projects import Source
+from nbcontain.engine import Engine
+from nbcontain.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("below", "above", "means"),
+    [
+        ("image: a", "image: b", {"image": "b"}),
+        ("command: [a, b]", "command: c", {"command": "c"}),
+        ("healthcheck: {test: [CMD, a], interval: 1s}", "healthcheck: {test: b, retries: 4}",
+         {"healthcheck": {"test": "b", "interval": "1s", "retries": 4}}),
+        ("environment: {A: 1, B: 2, N: x}", "environment: [B=3, C=4, N]",
+         {"environment": {"A": 1, "B": "3", "N": None, "C": "4"}}),
+        ("labels: [a=1]", "labels: {b: 2}", {"labels": {"a": "1", "b": 2}}),
+        ("ports: ['1:1', '2:2']", "ports: ['2:2', '3:3']", {"ports": ["1:1", "2:2", "3:3"]}),
+        ("volumes: ['/x', './a:/d']", "volumes: [{type: volume, target: /d}, /y]",
+         {"volumes": ["/x", {"type": "volume", "target": "/d"}, "/y"]}),
+        ("dns: 1.1.1.1", "dns: [8.8.8.8, 1.1.1.1]", {"dns": ["1.1.1.1", "8.8.8.8"]}),
+        ("build: ./web", "build: {target: t, args: {X: 1}}",
+         {"build": {"context": "./web", "target": "t", "args": {"X": 1}}}),
+        ("depends_on: [x]", "depends_on: {y: {condition: service_healthy}}",
+         {"depends_on": {"x": None, "y": {"condition": "service_healthy"}}}),
+        ("extra_hosts: ['a:1.1.1.1']", "extra_hosts: {a: 2.2.2.2}", {"extra_hosts": ["a:1.1.1.1", "a=2.2.2.2"]}),
+        ("ulimits: {nofile: 1}", "ulimits: {nofile: {soft: 1, hard: 2}}",
+         {"ulimits": {"nofile": {"soft": 1, "hard": 2}}}),
+        ("logging: {driver: local, options: {max-size: 1m}}", "logging: {driver: none}",
+         {"logging": {"driver": "none"}}),
+        ("logging: {options: {max-size: 1m}}", "logging: {options: {max-file: 2}}",
+         {"logging": {"options": {"max-size": "1m", "max-file": 2}}}),
+        ("image: a\nuser: b", "image:", {"image": "a", "user": "b"}),
+        ("image: a\nuser: b", "user: !reset", {"image": "a"}),
+        ("environment: {A: 1, B: 2}", "environment: {A: !reset null}", {"environment": {"B": 2}}),
+        ("ports: ['1:1']", "ports: !override ['2:2']", {"ports": ["2:2"]}),
+    ],
+)  # fmt: skip
+def test_a_later_file_lies_over_an_earlier_one(below: str, above: str, means: dict[str, Any]) -> None:
+    first, second = (
+        parse("services:\n  s:\n" + "".join(f"    {line}\n" for line in text.splitlines())) for text in (below, above)
+    )
+    assert merged(first, second).plain() == {"services": {"s": means}}
+
+
+def test_what_was_taken_away_can_be_said_again() -> None:
+    texts = ("services: {a: {user: x}}", "services: {a: {user: !reset null}}", "services: {a: {user: y}}")
+    assert merged(*map(parse, texts)).plain() == {"services": {"a": {"user": "y"}}}
+
+
+def test_what_is_wrong_is_told_with_its_file(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("services:\n  a: {image: x, cap_add: [SYS_TIME]}\n")
+    (tmp_path / "two.yaml").write_text("services:\n  a:\n    cap_add: {A: b}\n")
+    files = tuple(str(tmp_path / name) for name in ("one.yaml", "two.yaml"))
+    with pytest.raises(UsageError, match=r"^two\.yaml, line 3: services\.a\.cap_add: is of another kind .* 2 of one"):
+        engine.compose.read(Source(files=files))
+
+
+def test_an_override_beside_the_file_and_those_that_are_named_are_read(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text("name: p\nservices:\n  a: {image: one, user: x}\n")
+    (tmp_path / "compose.override.yml").write_text("services:\n  a: {image: two}\n  b: {image: b}\n")
+    (tmp_path / "third.yaml").write_text("services:\n  a: {image: three}\n")
+    environ = {**os.environ, "NBCONTAIN_ROOT": str(engine.layout.root)}
+
+    def images(*words: str, **more: str) -> list[str]:
+        command = [sys.executable, "-m", "nbcontain", "compose", *words, "config", "--images"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environ | more, cwd=tmp_path, check=True)
+        return sorted(done.stdout.split())
+
+    assert images() == ["b", "two"]
+    assert images("-f", "compose.yaml") == ["one"]
+    assert images("-f", "compose.yaml", "-f", "third.yaml") == ["three"]
+    assert images(COMPOSE_FILE="compose.yaml:third.yaml") == ["three"]
+    (tmp_path / ".env").write_text("COMPOSE_FILE=third.yaml\n")
+    assert images() == ["three"]

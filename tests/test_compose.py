@@ -16,7 +16,7 @@ import pytest
 
 from machine import until
 from nbcontain.commands import parse_words
-from nbcontain.commands.compose import _followed
+from nbcontain.commands.compose import ComposeWords, _followed
 from nbcontain.compose import model
 from nbcontain.compose.document import parse
 from nbcontain.compose.interpolation import env_file, filled
@@ -24,10 +24,10 @@ from nbcontain.compose.model import Project
 from nbcontain.compose.plan import Existing, planned, run_options
 from nbcontain.compose.projects import Source
 from nbcontain.compose.reading import Reader
-from nbcontain.compose_cells import _has_verb
+from nbcontain.compose_cells import ComposeCells, _has_verb
 from nbcontain.engine import Engine
 from nbcontain.errors import Cancelled, ContainerFailed, NbcontainError, UsageError
-from nbcontain.events import Output, Record, Started
+from nbcontain.events import Finished, Output, Record, Started
 from nbcontain.task import Task
 
 SHOP = """\
@@ -265,6 +265,13 @@ def test_a_cell_without_a_command_is_brought_up() -> None:
     ]  # fmt: skip
 
 
+def test_a_line_may_name_the_project_of_the_last_cell(engine: Engine) -> None:
+    cells = ComposeCells()
+    cells.cell(engine, ["-p", "shop", "config"], "services: {a: {image: box}}")
+    same, other = (cells.seen(ComposeWords(project=name)) for name in ("shop", "other"))
+    assert (same.text, other.text) == ("services: {a: {image: box}}", None)
+
+
 # --- services that run -----------------------------------------------------------------------------
 
 
@@ -300,9 +307,12 @@ def test_a_project_comes_up_in_order_changes_where_it_changed_and_leaves_nothing
 def test_a_failure_halfway_says_what_is_up(engine: Engine, busybox_image: str) -> None:
     text = SHOP.replace("echo migrated", "exit 4")
     project, _ = engine.compose.read(Source(text=text))
+    told: list[Any] = []
     with pytest.raises(ContainerFailed, match="migrate didn't complete successfully: exit 4") as caught:
-        engine.compose.up(project, project.chosen((), ()), lambda event: None)
-    assert "up already: cache, migrate" in caught.value.why
+        engine.compose.up(project, project.chosen((), ()), told.append)
+    assert "started before: cache, migrate" in caught.value.why
+    begun = {each.task for each in told if isinstance(each, Started)}
+    assert begun - {each.task for each in told if isinstance(each, Finished)} == set(), "what waited has ended, too"
     assert [each.name for each in engine.compose.containers("shop")] == ["shop-cache-1", "shop-migrate-1"]
 
 
@@ -325,6 +335,21 @@ def test_who_waits_for_a_service_says_so_once_and_can_be_stopped(
     engine.compose.down("shop", lambda event: None, timeout_s=0)
 
 
+def test_services_that_do_not_need_each_other_are_taken_down_at_once(engine: Engine, busybox_image: str) -> None:
+    # A first process without a handler does not hear SIGTERM: each takes all of its time.
+    deaf = "{image: busybox, command: sleep 600, stop_grace_period: 2s}"
+    needs = deaf.replace("}", ", depends_on: [a]}")
+    text = f"name: three\nservices:\n  a: {deaf}\n  b: {deaf}\n  c: {needs}\n  d: {needs}\n"
+    project, _ = engine.compose.read(Source(text=text))
+    engine.compose.up(project, project.chosen((), ()), lambda event: None)
+    began = time.monotonic()
+    gone = engine.compose.down("three", lambda event: None)
+    assert 4 <= time.monotonic() - began < 6, "two waves of two seconds, not four times two"
+    order = [gone.index(f"three-{each}-1") for each in "cda"]
+    assert max(order[:2]) < order[2]
+    assert engine.containers() == []
+
+
 def test_an_image_that_is_not_here_stops_before_anything_is_made(engine: Engine) -> None:
     project, _ = engine.compose.read(Source(text="name: x\nservices: {a: {image: nothing-here}}"))
     with pytest.raises(NbcontainError):
@@ -345,7 +370,7 @@ def test_the_terminal_has_docker_composes_words(engine: Engine, busybox_image: s
     assert compose("config", "--services").stdout.split() == ["cache", "migrate", "web"]
     up = compose("-f", "compose.yaml", "-p", "other", "up", "-d", "cache")
     assert up.returncode == 0, up.stderr
-    assert "other-cache-1" in compose("-p", "other", "ps").stdout
+    assert "other-cache-1  busybox  sh -c 'echo cache is up; touch …  cache" in compose("-p", "other", "ps").stdout
     assert compose("-p", "other", "logs").stdout == "cache-1  | cache is up\n"
     assert compose("-p", "other", "exec", "-T", "cache", "echo", "hi").stdout == "hi\n"
     assert "running(1)" in compose("ls").stdout

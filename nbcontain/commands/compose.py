@@ -13,6 +13,7 @@ from nbcontain.commands.table import command
 from nbcontain.compose import model
 from nbcontain.compose.document import written
 from nbcontain.compose.projects import Source
+from nbcontain.display.formats import shortened
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import InProgress, Lines, Log, Raw
 from nbcontain.display.words import ago, brief, command_line, count
@@ -186,8 +187,9 @@ def compose_ps(engine: Engine, words: PsWords) -> Table | Lines:
 def _table(engine: Engine, project: str, containers: Sequence[Container]) -> Table:
     rows = tuple(
         (
-            each.name, each.image, command_line(each.info.command)[:32], each.info.labels.get(model.SERVICE, ""),
-            each.info.created, describe_status(each, *each.look()), engine.networks.reach(each)[0],
+            each.name, each.image, shortened(command_line(each.info.command), 32),
+            each.info.labels.get(model.SERVICE, ""), each.info.created,
+            describe_status(each, *each.look()), engine.networks.reach(each)[0],
         )
         for each in containers
     )  # fmt: skip

@@ -20,6 +20,7 @@ from nbcontain.errors import Cancelled, ContainerError, ContainerFailed, ImageNo
 from nbcontain.events import BUILD, Emit, Finished, Notice, Record, Started, scope
 from nbcontain.networks import NetworkRequest
 from nbcontain.runtime.generate import RunOptions
+from nbcontain.task import at_once
 from nbcontain.values import dataclass, replace
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ class Compose:
                         self._await(project, Dependency(service.name, "service_healthy"), emit, is_over)
             except NbcontainError as error:
                 if done:
-                    error.why = "\n".join(filter(None, (error.why, f"up already: {', '.join(done)}")))
+                    error.why = "\n".join(filter(None, (error.why, f"started before: {', '.join(done)}")))
                 raise
         return self.containers(project.name, [each.name for each in services])
 
@@ -284,30 +285,10 @@ class Compose:
                 f"{dependency.service} has no health check, and another service waits for it to be healthy",
                 hint="healthcheck:\n  test: …\nin that service, or condition: service_started",
             )  # fmt: skip
-        emit(Started(f"{dependency.service} {dependency.condition}", dependency.service, dependency.service))
-        while True:
-            ended = container.status in ("exited", "lost")
-            if dependency.condition == "service_completed_successfully":
-                if ended:
-                    code = container.state().exit_code
-                    if code != 0:
-                        raise ContainerFailed(
-                            f"service {dependency.service} didn't complete successfully: exit {code}", code or 1,
-                            hint=f"%compose logs {dependency.service}",
-                        )  # fmt: skip
-                    break
-            else:
-                health = (container.health() or {}).get("Status")
-                if health == "healthy":
-                    break
-                if health == "unhealthy" or ended:
-                    raise ContainerError(
-                        f"dependency failed to start: {dependency.service} {'ended' if ended else 'is unhealthy'}",
-                        hint=f"%compose logs {dependency.service}",
-                    )  # fmt: skip
-            if is_over.wait(_LOOK_S):
-                raise Cancelled(f"nobody waits for {dependency.service} any more")
-        emit(Finished(f"{dependency.service} {dependency.condition}", "done"))
+        with scope(emit, f"{dependency.service} {dependency.condition}", dependency.service, dependency.service):
+            while not _is_as_wanted(container, dependency):
+                if is_over.wait(_LOOK_S):
+                    raise Cancelled(f"nobody waits for {dependency.service} any more")
 
     # --- down ---
 
@@ -317,12 +298,16 @@ class Compose:
         """Remove a project's containers and networks, and its volumes if asked. Says what went."""
         engine = self._engine
         gone: list[str] = []
+
+        def remove(container: Container) -> None:
+            with scope(emit, container.name, f"remove {container.name}", _ROOT):
+                engine.stop(container, timeout_s)
+                engine.remove_container(container, force=True, volumes=volumes)
+
         with scope(emit, _ROOT, f"down {project}"):
-            for container in self._dependents_first(self.containers(project)):
-                with scope(emit, container.name, f"remove {container.name}", _ROOT):
-                    engine.stop(container, timeout_s)
-                    engine.remove_container(container, force=True, volumes=volumes)
-                gone.append(container.name)
+            for wave in self._waves(self.containers(project)):
+                at_once(wave, remove, "down")
+                gone += [each.name for each in wave]
             for network in engine.networks.all():
                 if network.labels.get(model.PROJECT) == project:
                     engine.networks.remove(network.name)
@@ -341,8 +326,7 @@ class Compose:
         def visit(container: Container, above: tuple[str, ...]) -> None:
             if container in order:
                 return
-            for word in container.info.labels.get(model.DEPENDS_ON, "").split(","):
-                name = word.partition(":")[0]
+            for name in _dependencies(container):
                 if name in by_service and name not in above:
                     visit(by_service[name], (*above, name))
             order.append(container)
@@ -351,16 +335,55 @@ class Compose:
             visit(each, (each.info.labels.get(model.SERVICE, ""),))
         return order[::-1]
 
+    def _waves(self, containers: Sequence[Container]) -> list[list[Container]]:
+        """The same order in waves: none of a wave depends on another of it, so all can be stopped at once."""
+        depth: dict[str, int] = {}
+        waves: list[list[Container]] = []
+        for each in self._dependents_first(containers):
+            own = depth.get(each.info.labels.get(model.SERVICE, ""), 0)
+            for name in _dependencies(each):
+                depth[name] = max(depth.get(name, 0), own + 1)
+            waves += [[] for _ in range(own + 1 - len(waves))]
+            waves[own].append(each)
+        return [each for each in waves if each]
+
     def each(
         self, project: str, services: Sequence[str], act: Callable[[Container], object], *, last_first: bool = False
     ) -> list[str]:
-        """Do the same to each container, in the order of what they depend on. Raises UsageError where there is none."""
-        found = self._dependents_first(self.containers(project, services))
-        if not found:
+        """Do the same to each container, in the order of what they depend on, to several at once where it allows.
+
+        Raises UsageError where there is none.
+        """
+        waves = self._waves(self.containers(project, services))
+        if not waves:
             raise UsageError(f"the project {project} has no containers", hint="%compose up -d")
-        for container in found if last_first else found[::-1]:
-            act(container)
-        return [each.name for each in found]
+        for wave in waves if last_first else waves[::-1]:
+            at_once(wave, act, "compose")
+        return [each.name for wave in waves for each in wave]
+
+
+def _is_as_wanted(container: Container, dependency: Dependency) -> bool:
+    """Whether a service is as another one waits for it to be. Raises ContainerError if it never will be."""
+    hint = f"%compose logs {dependency.service}"
+    ended = container.status in ("exited", "lost")
+    if dependency.condition == "service_completed_successfully":
+        code = container.state().exit_code if ended else 0
+        if code != 0:
+            raise ContainerFailed(
+                f"service {dependency.service} didn't complete successfully: exit {code}", code or 1, hint=hint
+            )
+        return ended
+    health = (container.health() or {}).get("Status")
+    if health != "healthy" and (health == "unhealthy" or ended):
+        said = "ended" if ended else "is unhealthy"
+        raise ContainerError(f"dependency failed to start: {dependency.service} {said}", hint=hint)
+    return health == "healthy"
+
+
+def _dependencies(container: Container) -> list[str]:
+    """The services that it depends on."""
+    words = container.info.labels.get(model.DEPENDS_ON, "").split(",")
+    return [name for name in (word.partition(":")[0] for word in words) if name]
 
 
 def _refuse_external(what: str, shared: Shared) -> None:
@@ -377,7 +400,7 @@ def _found(directory: Path) -> Path:
                 return above / name
     raise UsageError(
         "there is no compose file here", why=f"{', '.join(NAMES)} were looked for, here and above",
-        hint="--file PATH, or -p NAME for a project that is up",
+        hint="--file PATH; ps, logs, exec, stop and down take -p NAME of a project that is up",
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from nbcontain.compose.plan import Existing, planned, run_options
 from nbcontain.compose.projects import Source
 from nbcontain.compose.reading import Reader
 from nbcontain.compose_cells import ComposeCells, _has_verb
+from nbcontain.display.values import InProgress
 from nbcontain.engine import Engine
 from nbcontain.errors import Cancelled, ContainerFailed, NbcontainError, UsageError
 from nbcontain.events import Finished, Output, Record, Started
@@ -109,7 +110,8 @@ def test_yaml_is_read_as_compose_reads_it() -> None:
         ("services:\n  a: {image: x, networks: [n]}", "refers to undefined network n"),
         ("services:\n  a: {image: x, depends_on: [b]}", "depends on b"),
         ("services:\n  a: {image: x, init: perhaps}", "must be true or false"),
-        ("services:\n  a: {image: x, scale: 2}", "one container here"),
+        ("services:\n  a: {image: x, scale: 2, container_name: n}", "cannot have one container_name"),
+        ("services:\n  a: {image: x, scale: 2, deploy: {replicas: 3}}", "not the same"),
         ("services:\n  a: {image: $1}", "begins no variable"),
         ("services: [", "line 1: "), ("a: 1\na: 2", "line 2: : a is there twice"), ("", "is empty"),
         ("a: &a [*a]", "more than can be read"), ("a: !!python/object:os.system x", "is not here"),
@@ -207,6 +209,23 @@ def test_only_what_changed_is_made_anew() -> None:
     assert verbs(project, images={"web": "sha256:2"}) == ["keep", "keep", "recreate"]
     assert verbs(project, recreate="always") == ["recreate"] * 3
     assert verbs(read(SHOP, {"SECONDS_UP": "5"}), recreate="never") == ["keep"] * 3
+
+
+def test_a_service_has_as_many_containers_as_were_asked_for_and_the_last_go_first() -> None:
+    project = read("services: {a: {image: i, scale: 3}, b: {image: i, deploy: {replicas: 0}}}")
+    a, b = project.services
+    there = [Existing("a", f"a{number}", a.digest(), "sha256:1", True, number) for number in (1, 2, 4, 5)]
+    there.append(Existing("b", "b1", b.digest(), "sha256:1", True))
+    plan = planned(project, (a, b), there, {"a": "sha256:1", "b": "sha256:1"}, [], [])
+    assert [(each.verb, each.name, each.container) for each in plan.steps] == [
+        ("keep", "a 1", "a1"), ("keep", "a 2", "a2"), ("create", "a 3", ""), ("remove", "a 5", "a5"),
+        ("remove", "a 4", "a4"), ("remove", "b", "b1"),
+    ]  # fmt: skip
+    third = run_options(project, a, "sha256:1", bridges=True, number=3)
+    assert (third.name, "com.docker.compose.container-number=3" in third.labels) == ("shop-a-3", True)
+    assert project.scaled({"b": 2}).service("b").replicas == 2
+    with pytest.raises(UsageError, match="cannot have 2 containers"):
+        read("services: {a: {image: i, container_name: n}}").scaled({"a": 2})
 
 
 def test_containers_have_dockers_labels_and_names_of_their_services() -> None:
@@ -348,6 +367,45 @@ def test_services_that_do_not_need_each_other_are_taken_down_at_once(engine: Eng
     order = [gone.index(f"three-{each}-1") for each in "cda"]
     assert max(order[:2]) < order[2]
     assert engine.containers() == []
+
+
+def test_a_service_is_scaled_up_and_down(engine: Engine, busybox_image: str, tmp_path: Path) -> None:
+    ready = "{image: busybox, init: true, command: sh -c 'echo here; exec sleep 600', " \
+            "healthcheck: {test: 'true', interval: 200ms}}"  # fmt: skip
+    waits = "{image: busybox, command: 'true', depends_on: {web: {condition: service_healthy}}}"
+    (tmp_path / "compose.yaml").write_text(f"name: many\nservices:\n  web: {ready}\n  after: {waits}\n")
+
+    def compose(*words: str) -> Any:
+        command, options = parse_words("", ["compose", "-f", str(tmp_path / "compose.yaml"), *words])
+        value = command.function(engine, options)
+        return value.task.result() if isinstance(value, InProgress) else value
+
+    def names() -> list[str]:
+        return sorted(each.name for each in engine.compose.containers("many", ("web",)))
+
+    compose("up", "-d", "--scale", "web=3")
+    assert names() == ["many-web-1", "many-web-2", "many-web-3"]
+    first = engine.container("many-web-1").id
+    until(lambda: all(b"here" in said(engine, name) for name in names()))
+    told = b"".join(each.event.data for each in compose("logs").records)
+    assert sorted(told.split(b"\n")[:3]) == [b"web-%d    | here" % number for number in (1, 2, 3)]
+    compose("scale", "web=2")
+    assert names() == ["many-web-1", "many-web-2"]
+    compose("exec", "--index", "2", "-T", "web", "touch", "/mark")
+    assert [("A", "/mark") in engine.diff(engine.container(each)) for each in names()] == [False, True]
+    with pytest.raises(UsageError, match="no container 3"):
+        compose("exec", "--index", "3", "-T", "web", "true")
+    compose("up", "-d")
+    assert (names(), engine.container("many-web-1").id) == (["many-web-1"], first)
+    with pytest.raises(UsageError, match="says no number"):
+        compose("up", "--scale", "web")
+    compose("down")
+    assert engine.containers() == []
+
+
+def said(engine: Engine, name: str) -> bytes:
+    """What a container has said."""
+    return b"".join(getattr(each.event, "data", b"") for each in engine.container(name).output())
 
 
 def test_an_image_that_is_not_here_stops_before_anything_is_made(engine: Engine) -> None:

@@ -73,11 +73,13 @@ class UpWords(ServiceWords):
     no_start: bool = option("--no-start", help="only create them")
     remove_orphans: bool = option("--remove-orphans", help="remove what the file does not have any more")
     wait: bool = option("--wait", help="until those with a health check are healthy; implies -d")
+    scale: tuple[str, ...] = option("--scale", help="so many containers of a service", metavar="SERVICE=NUMBER")
 
 
 @command("compose", "up", "have a project's services run as its file says", UpWords)
 def compose_up(engine: Engine, words: UpWords) -> InProgress[Any]:
     project, _ = engine.compose.read(words.source)
+    project = project.scaled(_numbers(words.scale))
     services = project.chosen(words.services, _profiles(engine, words))
     if words.force_recreate and words.no_recreate:
         raise UsageError("--force-recreate and --no-recreate are incompatible")
@@ -109,6 +111,41 @@ def compose_up(engine: Engine, words: UpWords) -> InProgress[Any]:
     task = Task(f"up {project.name}", detached if leaves else attached)
     task.on_cancel(is_over.set)
     return InProgress(task, "up" if leaves else "exec")
+
+
+def _numbers(words: Sequence[str]) -> dict[str, int]:
+    """SERVICE=NUMBER. Raises UsageError."""
+    found = {}
+    for word in words:
+        name, _, number = word.partition("=")
+        if not name or not number.isdecimal():
+            raise UsageError(f"{word} says no number of containers", hint="SERVICE=NUMBER, as in web=3")
+        found[name] = int(number)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ScaleWords(ComposeWords):
+    numbers: tuple[str, ...] = argument(help="so many containers of a service", nargs="+", metavar="SERVICE=NUMBER")
+
+
+@command("compose", "scale", "have more or fewer containers of a service", ScaleWords)
+def compose_scale(engine: Engine, words: ScaleWords) -> InProgress[Any]:
+    numbers = _numbers(words.numbers)
+    project, _ = engine.compose.read(words.source)
+    project = project.scaled(numbers)
+    services = [project.service(each) for each in numbers]
+    is_over = threading.Event()
+
+    def body(emit: Emit) -> Table:
+        return _table(engine, project.name, engine.compose.up(
+            project, services, emit, recreate="never", is_over=is_over
+        ))  # fmt: skip
+
+    task = Task(f"scale {project.name}", body)
+    task.on_cancel(is_over.set)
+    return InProgress(task, "up")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +233,7 @@ def _table(engine: Engine, project: str, containers: Sequence[Container]) -> Tab
     code = [Column(title, look="code") for title in ("COMMAND", "PORTS")]
     columns = ("NAME", "IMAGE", code[0], "SERVICE", Column("CREATED", ago, "words", brief),
                Column("STATUS", str, "words", brief), code[1])
-    return Table(columns, rows, f"{count(len(rows), 'service')} of the project {project}", "services")
+    return Table(columns, rows, f"{count(len(rows), 'container')} of the project {project}", "containers")
 
 
 @command("compose", "ls", "list the projects that have containers", ComposeWords)
@@ -286,7 +323,8 @@ def _width(containers: Sequence[Container]) -> int:
 
 
 def _shown(container: Container) -> str:
-    return f"{container.info.labels.get(model.SERVICE, container.name)}-1"
+    labels = container.info.labels
+    return f"{labels.get(model.SERVICE, container.name)}-{labels.get(model.NUMBER, '1')}"
 
 
 def _prefixed(container: Container, width: int, records: Iterator[Record], *, prefix: bool) -> Iterator[Record]:
@@ -394,6 +432,7 @@ class ExecWords(ComposeWords):
     environment: tuple[str, ...] = option("-e", "--env", help="NAME=value, or NAME to pass it on", metavar="NAME=VALUE")
     user: str = option("-u", "--user", help="user[:group], by name or number", metavar="USER")
     workdir: str = option("-w", "--workdir", help="the directory to run in", metavar="DIR")
+    index: int = option("--index", help="which of the service's containers", default=1, metavar="NUMBER")
     service: str = argument(help="a service", metavar="SERVICE")
     command: tuple[str, ...] = argument(help="the program and its arguments", nargs=REST, metavar="COMMAND")
 
@@ -402,7 +441,7 @@ class ExecWords(ComposeWords):
 def compose_exec(engine: Engine, words: ExecWords) -> object:
     import sys
 
-    container = engine.compose.container(engine.compose.name(words.source), words.service)
+    container = engine.compose.container(engine.compose.name(words.source), words.service, words.index)
     has_terminal = not words.no_tty and not words.detach and sys.stdin is not None and sys.stdin.isatty()
     return container_exec(engine, ExecOptions(
         name=container.id, command=words.command, environment=words.environment, user=words.user, detach=words.detach,

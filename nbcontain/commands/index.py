@@ -19,6 +19,7 @@ INDEX = {
     "compose ps": "compose",
     "compose pull": "compose",
     "compose restart": "compose",
+    "compose scale": "compose",
     "compose start": "compose",
     "compose stop": "compose",
     "compose up": "compose",

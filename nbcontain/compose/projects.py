@@ -95,9 +95,13 @@ class Compose:
                 raise UsageError(f"no container of the service {name} in the project {project}", hint=hint)
         return [each for each in found if not services or each.info.labels.get(model.SERVICE) in services]
 
-    def container(self, project: str, service: str) -> Container:
-        """A service's container. Raises UsageError."""
-        return self.containers(project, (service,))[0]
+    def container(self, project: str, service: str, number: int = 1) -> Container:
+        """A service's container of that number; the first that there is for 1. Raises UsageError."""
+        found = sorted(self.containers(project, (service,)), key=_number)
+        meant = found[:1] if number == 1 else [each for each in found if _number(each) == number]
+        if not meant:
+            raise UsageError(f"the service {service} has no container {number}", hint=f"there are {len(found)}")
+        return meant[0]
 
     def all(self) -> dict[str, list[Container]]:
         """Every project that has containers, by name."""
@@ -110,7 +114,7 @@ class Compose:
         return [
             Existing(
                 each.info.labels.get(model.SERVICE, ""), each.id, each.info.labels.get(model.HASH, ""),
-                each.info.image_id, each.status in ("running", "restarting"),
+                each.info.image_id, each.status in ("running", "restarting"), _number(each),
             )
             for each in self.containers(project)
         ]  # fmt: skip
@@ -195,15 +199,19 @@ class Compose:
                 self._see_to_orphans(plan, emit, remove=remove_orphans)
                 for step in plan.steps:
                     self._take(project, step, images, emit, is_over, bridges=bridges, start=start)
-                    done.append(step.service.name)
+                    done += [step.name] if step.verb != "remove" else []
                 for service in services if wait else ():
-                    if self.container(project.name, service.name).info.health:
+                    if any(each.info.health for each in self._of(project, service.name)):
                         self._await(project, Dependency(service.name, "service_healthy"), emit, is_over)
             except NbcontainError as error:
                 if done:
                     error.why = "\n".join(filter(None, (error.why, f"started before: {', '.join(done)}")))
                 raise
-        return self.containers(project.name, [each.name for each in services])
+        return self.containers(project.name, [each.name for each in services if each.replicas])
+
+    def _of(self, project: Project, service: str) -> list[Container]:
+        """A service's containers; none where it has none."""
+        return [each for each in self.containers(project.name) if each.info.labels.get(model.SERVICE) == service]
 
     def _bridges(self, services: Sequence[Service], emit: Emit) -> bool:
         """Whether networks can be made; where they cannot, that is said."""
@@ -249,19 +257,22 @@ class Compose:
         """Do one step of the plan."""
         engine, service = self._engine, step.service
         if step.verb == "keep":
-            emit(Started(service.name, service.name, _ROOT))
-            emit(Finished(service.name, "cached", "runs already"))
+            emit(Started(step.name, step.name, _ROOT))
+            emit(Finished(step.name, "cached", "runs already"))
             return
-        with scope(emit, service.name, f"{step.verb} {service.name}", _ROOT):
+        with scope(emit, step.name, f"{step.verb} {step.name}", _ROOT):
+            if step.verb == "remove":
+                self._forget(step.container)
+                return
             for each in service.depends_on if start else ():
                 self._await(project, each, emit, is_over)
             if step.verb == "recreate":
-                emit(Notice(service.name, f"made anew: {step.why}"))
-                old = engine.container(step.container)
-                engine.stop(old)
-                engine.remove_container(old, force=True)
+                emit(Notice(step.name, f"made anew: {step.why}"))
+                self._forget(step.container)
             if step.verb in ("create", "recreate"):
-                options = run_options(project, service, images[service.name], bridges=bridges)
+                options = run_options(
+                    project, service, images[service.name], bridges=bridges, number=step.number
+                )
                 container = engine.create(options)
                 for given in service.given:
                     container.put(given.text.encode(), given.path)
@@ -270,25 +281,27 @@ class Compose:
             if start:
                 engine.start(container)
 
+    def _forget(self, name: str) -> None:
+        old = self._engine.container(name)
+        self._engine.stop(old)
+        self._engine.remove_container(old, force=True)
+
     def _await(self, project: Project, dependency: Dependency, emit: Emit, is_over: threading.Event) -> None:
         """Until a service is as another one wants it. Raises ContainerError if it never will be, Cancelled."""
-        try:
-            container = self.container(project.name, dependency.service)
-        except UsageError:
-            if dependency.required:
-                raise
+        name, containers = dependency.service, self._of(project, dependency.service)
+        if not containers and dependency.required and project.service(name).replicas:
+            raise UsageError(f"no container of the service {name} in the project {project.name}", hint="%compose up")
+        if not containers or dependency.condition == "service_started":
             return
-        if dependency.condition == "service_started":
-            return
-        if dependency.condition == "service_healthy" and not container.info.health:
+        if dependency.condition == "service_healthy" and not all(each.info.health for each in containers):
             raise ContainerError(
-                f"{dependency.service} has no health check, and another service waits for it to be healthy",
+                f"{name} has no health check, and another service waits for it to be healthy",
                 hint="healthcheck:\n  test: …\nin that service, or condition: service_started",
-            )  # fmt: skip
-        with scope(emit, f"{dependency.service} {dependency.condition}", dependency.service, dependency.service):
-            while not _is_as_wanted(container, dependency):
+            )
+        with scope(emit, f"{name} {dependency.condition}", name, name):
+            while sum(_is_as_wanted(each, dependency) for each in containers) < len(containers):
                 if is_over.wait(_LOOK_S):
-                    raise Cancelled(f"nobody waits for {dependency.service} any more")
+                    raise Cancelled(f"nobody waits for {name} any more")
 
     # --- down ---
 
@@ -320,15 +333,17 @@ class Compose:
 
     def _dependents_first(self, containers: Sequence[Container]) -> list[Container]:
         """In the order in which they can be stopped: whoever depends on another goes before it."""
-        by_service = {each.info.labels.get(model.SERVICE, ""): each for each in containers}
+        by_service: dict[str, list[Container]] = {}
+        for each in containers:
+            by_service.setdefault(each.info.labels.get(model.SERVICE, ""), []).append(each)
         order: list[Container] = []
 
         def visit(container: Container, above: tuple[str, ...]) -> None:
             if container in order:
                 return
             for name in _dependencies(container):
-                if name in by_service and name not in above:
-                    visit(by_service[name], (*above, name))
+                for needed in by_service.get(name, ()) if name not in above else ():
+                    visit(needed, (*above, name))
             order.append(container)
 
         for each in containers:
@@ -360,6 +375,12 @@ class Compose:
         for wave in waves if last_first else waves[::-1]:
             at_once(wave, act, "compose")
         return [each.name for wave in waves for each in wave]
+
+
+def _number(container: Container) -> int:
+    """Which of its service's it is."""
+    text = container.info.labels.get(model.NUMBER, "")
+    return int(text) if text.isdecimal() else 1
 
 
 def _is_as_wanted(container: Container, dependency: Dependency) -> bool:

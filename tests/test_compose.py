@@ -432,7 +432,11 @@ def test_the_terminal_has_docker_composes_words(engine: Engine, busybox_image: s
     assert compose("-p", "other", "logs").stdout == "cache-1  | cache is up\n"
     assert compose("-p", "other", "exec", "-T", "cache", "echo", "hi").stdout == "hi\n"
     assert "running(1)" in compose("ls").stdout
+    assert compose("-p", "other", "rm", "-f").stdout == "", "it runs"
     assert compose("-p", "other", "stop", "-t", "1").returncode == 0
+    assert compose("-p", "other", "rm", "-f").stdout == "other-cache-1\n"
+    assert compose("-p", "other", "up", "-d", "cache").returncode == 0
+    assert compose("-p", "other", "rm", "-fs", "cache").stdout == "other-cache-1\n"
     assert compose("-p", "other", "down", "-v").returncode == 0
     assert engine.containers() == []
     assert "no such service: nobody" in compose("up", "nobody").stderr

@@ -353,46 +353,6 @@ def _prefixed(container: Container, width: int, records: Iterator[Record], *, pr
             yield Record(last, Output(container.id, "stderr" if stream == "stderr" else "stdout", head + end + b"\n"))
 
 
-def _on_each(
-    engine: Engine, words: ServiceWords, verb: str, *, last_first: bool = False, **how: Any
-) -> InProgress[Lines]:
-    name = engine.compose.name(words.source)
-    acts: dict[str, Any] = {"start": engine.start, "stop": engine.stop, "restart": engine.restart, "kill": engine.kill}
-
-    def body(emit: Emit) -> Lines:
-        return Lines(tuple(engine.compose.each(
-            name, words.services, lambda each: acts[verb](each, **how), last_first=last_first
-        )))  # fmt: skip
-
-    return InProgress(Task(f"{verb} {name}", body), "work")
-
-
-@dataclass(frozen=True, kw_only=True)
-@with_defaults
-class StopWords(ServiceWords):
-    timeout: int | None = option("-t", "--timeout", help="seconds to wait before SIGKILL", default=None)
-
-
-@command("compose", "start", "start a project's containers that are there", ServiceWords)
-def compose_start(engine: Engine, words: ServiceWords) -> InProgress[Lines]:
-    return _on_each(engine, words, "start")
-
-
-@command("compose", "stop", "stop a project's containers, and leave them there", StopWords)
-def compose_stop(engine: Engine, words: StopWords) -> InProgress[Lines]:
-    return _on_each(engine, words, "stop", last_first=True, timeout_s=words.timeout)
-
-
-@command("compose", "restart", "stop a project's containers and start them again", StopWords)
-def compose_restart(engine: Engine, words: StopWords) -> InProgress[Lines]:
-    return _on_each(engine, words, "restart", timeout_s=words.timeout)
-
-
-@command("compose", "kill", "kill a project's containers", ServiceWords)
-def compose_kill(engine: Engine, words: ServiceWords) -> InProgress[Lines]:
-    return _on_each(engine, words, "kill", last_first=True)
-
-
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
 class BuildWords(ServiceWords):

@@ -14,6 +14,7 @@ from nbcontain.compose import model
 from nbcontain.compose.document import Node
 from nbcontain.compose.interpolation import env_file
 from nbcontain.compose.model import Dependency, Project, Service, Shared
+from nbcontain.compose.order import number_of, waves
 from nbcontain.compose.plan import Existing, Plan, Step, planned, run_options
 from nbcontain.compose.reading import Reader
 from nbcontain.errors import Cancelled, ContainerError, ContainerFailed, ImageNotFound, NbcontainError, UsageError
@@ -97,8 +98,8 @@ class Compose:
 
     def container(self, project: str, service: str, number: int = 1) -> Container:
         """A service's container of that number; the first that there is for 1. Raises UsageError."""
-        found = sorted(self.containers(project, (service,)), key=_number)
-        meant = found[:1] if number == 1 else [each for each in found if _number(each) == number]
+        found = sorted(self.containers(project, (service,)), key=number_of)
+        meant = found[:1] if number == 1 else [each for each in found if number_of(each) == number]
         if not meant:
             raise UsageError(f"the service {service} has no container {number}", hint=f"there are {len(found)}")
         return meant[0]
@@ -114,7 +115,7 @@ class Compose:
         return [
             Existing(
                 each.info.labels.get(model.SERVICE, ""), each.id, each.info.labels.get(model.HASH, ""),
-                each.info.image_id, each.status in ("running", "restarting"), _number(each),
+                each.info.image_id, each.status in ("running", "restarting"), number_of(each),
             )
             for each in self.containers(project)
         ]  # fmt: skip
@@ -318,7 +319,7 @@ class Compose:
                 engine.remove_container(container, force=True, volumes=volumes)
 
         with scope(emit, _ROOT, f"down {project}"):
-            for wave in self._waves(self.containers(project)):
+            for wave in waves(self.containers(project)):
                 at_once(wave, remove, "down")
                 gone += [each.name for each in wave]
             for network in engine.networks.all():
@@ -331,36 +332,22 @@ class Compose:
                     gone.append(volume.name)
         return gone
 
-    def _dependents_first(self, containers: Sequence[Container]) -> list[Container]:
-        """In the order in which they can be stopped: whoever depends on another goes before it."""
-        by_service: dict[str, list[Container]] = {}
-        for each in containers:
-            by_service.setdefault(each.info.labels.get(model.SERVICE, ""), []).append(each)
-        order: list[Container] = []
+    def remove(self, project: str, services: Sequence[str], *, stop: bool = False, volumes: bool = False) -> list[str]:
+        """Remove those containers of a project that do not run, or with `stop` all. Says which."""
+        engine = self._engine
 
-        def visit(container: Container, above: tuple[str, ...]) -> None:
-            if container in order:
-                return
-            for name in _dependencies(container):
-                for needed in by_service.get(name, ()) if name not in above else ():
-                    visit(needed, (*above, name))
-            order.append(container)
+        def stopped(container: Container) -> bool:
+            if stop:
+                engine.stop(container)
+            return not container.is_active
 
-        for each in containers:
-            visit(each, (each.info.labels.get(model.SERVICE, ""),))
-        return order[::-1]
-
-    def _waves(self, containers: Sequence[Container]) -> list[list[Container]]:
-        """The same order in waves: none of a wave depends on another of it, so all can be stopped at once."""
-        depth: dict[str, int] = {}
-        waves: list[list[Container]] = []
-        for each in self._dependents_first(containers):
-            own = depth.get(each.info.labels.get(model.SERVICE, ""), 0)
-            for name in _dependencies(each):
-                depth[name] = max(depth.get(name, 0), own + 1)
-            waves += [[] for _ in range(own + 1 - len(waves))]
-            waves[own].append(each)
-        return [each for each in waves if each]
+        gone = []
+        for wave in waves(self.containers(project, services)):
+            for container, is_over in zip(wave, at_once(wave, stopped, "compose"), strict=True):
+                if is_over:
+                    engine.remove_container(container, volumes=volumes)
+                    gone.append(container.name)
+        return gone
 
     def each(
         self, project: str, services: Sequence[str], act: Callable[[Container], object], *, last_first: bool = False
@@ -369,18 +356,12 @@ class Compose:
 
         Raises UsageError where there is none.
         """
-        waves = self._waves(self.containers(project, services))
-        if not waves:
+        order = waves(self.containers(project, services))
+        if not order:
             raise UsageError(f"the project {project} has no containers", hint="%compose up -d")
-        for wave in waves if last_first else waves[::-1]:
+        for wave in order if last_first else order[::-1]:
             at_once(wave, act, "compose")
-        return [each.name for wave in waves for each in wave]
-
-
-def _number(container: Container) -> int:
-    """Which of its service's it is."""
-    text = container.info.labels.get(model.NUMBER, "")
-    return int(text) if text.isdecimal() else 1
+        return [each.name for wave in order for each in wave]
 
 
 def _is_as_wanted(container: Container, dependency: Dependency) -> bool:
@@ -399,12 +380,6 @@ def _is_as_wanted(container: Container, dependency: Dependency) -> bool:
         said = "ended" if ended else "is unhealthy"
         raise ContainerError(f"dependency failed to start: {dependency.service} {said}", hint=hint)
     return health == "healthy"
-
-
-def _dependencies(container: Container) -> list[str]:
-    """The services that it depends on."""
-    words = container.info.labels.get(model.DEPENDS_ON, "").split(",")
-    return [name for name in (word.partition(":")[0] for word in words) if name]
 
 
 def _refuse_external(what: str, shared: Shared) -> None:

@@ -25,9 +25,9 @@ class ComposeCells:
         self._last: ComposeWords | None = None
 
     def seen(self, options: ComposeWords) -> ComposeWords:
-        """The options of a line, which mean the last cell's project unless they name a file or a project."""
+        """The options of a line, which mean the last cell's project unless they name a file or another project."""
         last = self._last
-        if last is None or options.files or options.project:
+        if last is None or options.files or options.project not in ("", last.project):
             return options
         return replace(
             options, text=last.text, project=last.project, directory=options.directory or last.directory,

@@ -103,6 +103,18 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
 }
 
 KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
+    "compose": {
+        "run": "%compose up -d SERVICE and %compose exec SERVICE COMMAND do it in a container that stays; "
+        "%container run --rm --network PROJECT_default IMAGE COMMAND in one of its own",
+        "create": "%compose up --no-start makes them",
+        "images": "%compose ps and %compose config --images tell them",
+        "volumes": "%volume ls --filter label=com.docker.compose.project=PROJECT lists them",
+        "events": "%nbcontain events --filter label=com.docker.compose.project=PROJECT tells them",
+        "watch": "nothing is watched here; %compose up -d --build when something has changed",
+        "version": "%nbcontain version is all there is",
+        **{verb: f"%container {verb} takes their names, PROJECT-SERVICE-NUMBER"
+           for verb in ("attach", "commit", "cp", "export", "port", "stats", "top", "wait")},
+    },
     "volume": {
         "update": "only volumes of a swarm can be updated, and there is none here",
         **dict.fromkeys(("mount", "unmount", "reload"), "nothing is mounted on this machine: containers mount volumes"),

@@ -348,8 +348,6 @@ class NetworkError(NbcontainError):
 class NetworkNotFound(NetworkError):
     """No network of that name or id."""
 
-    exit_status = 1
-
 
 class NetworkInUse(NetworkError):
     """A network cannot go, because containers are on it."""

@@ -39,6 +39,10 @@ _CALL = re.compile(
 )
 _SILENCED = re.compile(r";\s*(['\"]\))\s*$")
 _WORTH_ASKING = re.compile(r"""\[["']/|%""")
+_HELP_ASKED = re.compile(
+    rf"(?P<before>\?{{1,2}}\s*)?(?P<line>%(?:{'|'.join((*LINE_MAGICS, 'docker'))})(?: +[a-z][a-z-]*){{1,2}})"
+    r"(?P<behind>\s*\?{1,2})?"
+)
 _DOCKERFILE_CELL = re.compile(r"\s*%%dockerfile(?:\s|$)")
 
 
@@ -232,6 +236,7 @@ def load(ipython: Any) -> None:
     extension.register_context_file()
     extension.register_lessons()
     _complete_cells(ipython, extension)
+    ipython.input_transformers_cleanup.append(_helping)
     if getattr(ipython, "kernel", None) is not None:
         ipython.input_transformers_post.append(_awaiting)
     ready = threading.Event()
@@ -265,10 +270,21 @@ def unload(ipython: Any) -> None:
             ipython.magics_manager.magics[kind].pop(name, None)
     matchers = getattr(ipython.Completer, "custom_matchers", [])
     matchers[:] = [each for each in matchers if getattr(each, "matcher_identifier", "") != "nbcontain"]
-    if _awaiting in ipython.input_transformers_post:
-        ipython.input_transformers_post.remove(_awaiting)
+    for transform, among in (
+        (_awaiting, ipython.input_transformers_post), (_helping, ipython.input_transformers_cleanup),
+    ):  # fmt: skip
+        if transform in among:
+            among.remove(transform)
     extension.session.close()
     ipython.nbcontain = None
+
+
+def _helping(lines: list[str]) -> list[str]:
+    """`%container run?` as `%container run --help`: IPython would tell of the last word alone, its own %run here."""
+    match = _HELP_ASKED.fullmatch("".join(lines).strip())
+    if match is None or (match["before"] is None) == (match["behind"] is None):
+        return lines
+    return [f"{match['line']} --help\n"]
 
 
 def _awaiting(lines: list[str]) -> list[str]:

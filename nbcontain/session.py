@@ -173,7 +173,7 @@ class Session:
             self._configured()
         match value:
             case Log():
-                return InProgress(value.task(), "exec")
+                return InProgress(value.task(), "exec", title=value.name)
             case Interactive(elsewhere=None, is_raw=True) if self._has_terminals():
                 return InProgress(Task(words[0], lambda emit: _begun(value, words, emit)), "work")
             case Interactive(elsewhere=None):

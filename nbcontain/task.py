@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, TypeVar
 
 from nbcontain.errors import Cancelled
@@ -13,6 +13,9 @@ from nbcontain.journal import MemoryJournal
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+_AT_ONCE = 50
+"""As many containers docker stops at the same time."""
 
 _HEARTBEAT_S = 0.1
 """How often an awaiting cell wakes: an interrupt cancels its future, but does not wake a sleeping loop."""
@@ -122,3 +125,18 @@ class Task(Generic[T]):
         while not self._done.is_set():
             await asyncio.sleep(_HEARTBEAT_S)
         return self.result()
+
+
+def at_once(items: Sequence[T], act: Callable[[T], U], name: str) -> list[U]:
+    """What `act` gives for each of these, in their order, each on a thread of its own.
+
+    The first error is raised when all have ended.
+    """
+    if len(items) < 2:
+        return [act(each) for each in items]
+    # Only who has several has it loaded.
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(min(len(items), _AT_ONCE), f"nbcontain {name}") as pool:
+        running = [pool.submit(contextvars.copy_context().run, act, each) for each in items]
+    return [each.result() for each in running]

@@ -74,6 +74,23 @@ def test_ipython_asks_us(filled: Engine, root: Path, monkeypatch: pytest.MonkeyP
         shell.extension_manager.unload_extension("nbcontain")
 
 
+@pytest.mark.parametrize("cell", ["%container run?", "?%container run", "%nbcontain container run??"])
+def test_a_question_mark_behind_a_command_asks_for_its_help_and_not_for_ipythons_run(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cell: str
+) -> None:
+    monkeypatch.setenv("NBCONTAIN_ROOT", str(root))
+    shell = InteractiveShell()
+    shell.extension_manager.load_extension("nbcontain")
+    try:
+        assert shell.run_cell(cell).success
+        assert "container run [OPTIONS] IMAGE [COMMAND ...]" in capsys.readouterr().out
+        for other in ("%container?", "%container exec web ls /tmp/?", "x = 1\n%container run", "%run?"):
+            assert shell.transform_cell(other) == InteractiveShell().transform_cell(other)
+    finally:
+        shell.extension_manager.unload_extension("nbcontain")
+    assert "pinfo" in shell.transform_cell(cell)
+
+
 def test_ipython_7_asks_us_as_far_as_it_knows_how_to(
     filled: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

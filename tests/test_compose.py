@@ -16,7 +16,7 @@ import pytest
 
 from machine import until
 from nbcontain.commands import parse_words
-from nbcontain.commands.compose import _followed
+from nbcontain.commands.compose import ComposeWords, _followed
 from nbcontain.compose import model
 from nbcontain.compose.document import parse
 from nbcontain.compose.interpolation import env_file, filled
@@ -24,10 +24,11 @@ from nbcontain.compose.model import Project
 from nbcontain.compose.plan import Existing, planned, run_options
 from nbcontain.compose.projects import Source
 from nbcontain.compose.reading import Reader
-from nbcontain.compose_cells import _has_verb
+from nbcontain.compose_cells import ComposeCells, _has_verb
+from nbcontain.display.values import InProgress
 from nbcontain.engine import Engine
 from nbcontain.errors import Cancelled, ContainerFailed, NbcontainError, UsageError
-from nbcontain.events import Output, Record, Started
+from nbcontain.events import Finished, Output, Record, Started
 from nbcontain.task import Task
 
 SHOP = """\
@@ -109,7 +110,8 @@ def test_yaml_is_read_as_compose_reads_it() -> None:
         ("services:\n  a: {image: x, networks: [n]}", "refers to undefined network n"),
         ("services:\n  a: {image: x, depends_on: [b]}", "depends on b"),
         ("services:\n  a: {image: x, init: perhaps}", "must be true or false"),
-        ("services:\n  a: {image: x, scale: 2}", "one container here"),
+        ("services:\n  a: {image: x, scale: 2, container_name: n}", "cannot have one container_name"),
+        ("services:\n  a: {image: x, scale: 2, deploy: {replicas: 3}}", "not the same"),
         ("services:\n  a: {image: $1}", "begins no variable"),
         ("services: [", "line 1: "), ("a: 1\na: 2", "line 2: : a is there twice"), ("", "is empty"),
         ("a: &a [*a]", "more than can be read"), ("a: !!python/object:os.system x", "is not here"),
@@ -209,6 +211,23 @@ def test_only_what_changed_is_made_anew() -> None:
     assert verbs(read(SHOP, {"SECONDS_UP": "5"}), recreate="never") == ["keep"] * 3
 
 
+def test_a_service_has_as_many_containers_as_were_asked_for_and_the_last_go_first() -> None:
+    project = read("services: {a: {image: i, scale: 3}, b: {image: i, deploy: {replicas: 0}}}")
+    a, b = project.services
+    there = [Existing("a", f"a{number}", a.digest(), "sha256:1", True, number) for number in (1, 2, 4, 5)]
+    there.append(Existing("b", "b1", b.digest(), "sha256:1", True))
+    plan = planned(project, (a, b), there, {"a": "sha256:1", "b": "sha256:1"}, [], [])
+    assert [(each.verb, each.name, each.container) for each in plan.steps] == [
+        ("keep", "a 1", "a1"), ("keep", "a 2", "a2"), ("create", "a 3", ""), ("remove", "a 5", "a5"),
+        ("remove", "a 4", "a4"), ("remove", "b", "b1"),
+    ]  # fmt: skip
+    third = run_options(project, a, "sha256:1", bridges=True, number=3)
+    assert (third.name, "com.docker.compose.container-number=3" in third.labels) == ("shop-a-3", True)
+    assert project.scaled({"b": 2}).service("b").replicas == 2
+    with pytest.raises(UsageError, match="cannot have 2 containers"):
+        read("services: {a: {image: i, container_name: n}}").scaled({"a": 2})
+
+
 def test_containers_have_dockers_labels_and_names_of_their_services() -> None:
     project = read(SHOP)
     web = run_options(project, project.service("web"), "sha256:1", bridges=True)
@@ -265,6 +284,13 @@ def test_a_cell_without_a_command_is_brought_up() -> None:
     ]  # fmt: skip
 
 
+def test_a_line_may_name_the_project_of_the_last_cell(engine: Engine) -> None:
+    cells = ComposeCells()
+    cells.cell(engine, ["-p", "shop", "config"], "services: {a: {image: box}}")
+    same, other = (cells.seen(ComposeWords(project=name)) for name in ("shop", "other"))
+    assert (same.text, other.text) == ("services: {a: {image: box}}", None)
+
+
 # --- services that run -----------------------------------------------------------------------------
 
 
@@ -300,9 +326,12 @@ def test_a_project_comes_up_in_order_changes_where_it_changed_and_leaves_nothing
 def test_a_failure_halfway_says_what_is_up(engine: Engine, busybox_image: str) -> None:
     text = SHOP.replace("echo migrated", "exit 4")
     project, _ = engine.compose.read(Source(text=text))
+    told: list[Any] = []
     with pytest.raises(ContainerFailed, match="migrate didn't complete successfully: exit 4") as caught:
-        engine.compose.up(project, project.chosen((), ()), lambda event: None)
-    assert "up already: cache, migrate" in caught.value.why
+        engine.compose.up(project, project.chosen((), ()), told.append)
+    assert "started before: cache, migrate" in caught.value.why
+    begun = {each.task for each in told if isinstance(each, Started)}
+    assert begun - {each.task for each in told if isinstance(each, Finished)} == set(), "what waited has ended, too"
     assert [each.name for each in engine.compose.containers("shop")] == ["shop-cache-1", "shop-migrate-1"]
 
 
@@ -325,6 +354,60 @@ def test_who_waits_for_a_service_says_so_once_and_can_be_stopped(
     engine.compose.down("shop", lambda event: None, timeout_s=0)
 
 
+def test_services_that_do_not_need_each_other_are_taken_down_at_once(engine: Engine, busybox_image: str) -> None:
+    # A first process without a handler does not hear SIGTERM: each takes all of its time.
+    deaf = "{image: busybox, command: sleep 600, stop_grace_period: 2s}"
+    needs = deaf.replace("}", ", depends_on: [a]}")
+    text = f"name: three\nservices:\n  a: {deaf}\n  b: {deaf}\n  c: {needs}\n  d: {needs}\n"
+    project, _ = engine.compose.read(Source(text=text))
+    engine.compose.up(project, project.chosen((), ()), lambda event: None)
+    began = time.monotonic()
+    gone = engine.compose.down("three", lambda event: None)
+    assert 4 <= time.monotonic() - began < 6, "two waves of two seconds, not four times two"
+    order = [gone.index(f"three-{each}-1") for each in "cda"]
+    assert max(order[:2]) < order[2]
+    assert engine.containers() == []
+
+
+def test_a_service_is_scaled_up_and_down(engine: Engine, busybox_image: str, tmp_path: Path) -> None:
+    ready = "{image: busybox, init: true, command: sh -c 'echo here; exec sleep 600', " \
+            "healthcheck: {test: 'true', interval: 200ms}}"  # fmt: skip
+    waits = "{image: busybox, command: 'true', depends_on: {web: {condition: service_healthy}}}"
+    (tmp_path / "compose.yaml").write_text(f"name: many\nservices:\n  web: {ready}\n  after: {waits}\n")
+
+    def compose(*words: str) -> Any:
+        command, options = parse_words("", ["compose", "-f", str(tmp_path / "compose.yaml"), *words])
+        value = command.function(engine, options)
+        return value.task.result() if isinstance(value, InProgress) else value
+
+    def names() -> list[str]:
+        return sorted(each.name for each in engine.compose.containers("many", ("web",)))
+
+    compose("up", "-d", "--scale", "web=3")
+    assert names() == ["many-web-1", "many-web-2", "many-web-3"]
+    first = engine.container("many-web-1").id
+    until(lambda: all(b"here" in said(engine, name) for name in names()))
+    told = b"".join(each.event.data for each in compose("logs").records)
+    assert sorted(told.split(b"\n")[:3]) == [b"web-%d    | here" % number for number in (1, 2, 3)]
+    compose("scale", "web=2")
+    assert names() == ["many-web-1", "many-web-2"]
+    compose("exec", "--index", "2", "-T", "web", "touch", "/mark")
+    assert [("A", "/mark") in engine.diff(engine.container(each)) for each in names()] == [False, True]
+    with pytest.raises(UsageError, match="no container 3"):
+        compose("exec", "--index", "3", "-T", "web", "true")
+    compose("up", "-d")
+    assert (names(), engine.container("many-web-1").id) == (["many-web-1"], first)
+    with pytest.raises(UsageError, match="says no number"):
+        compose("up", "--scale", "web")
+    compose("down")
+    assert engine.containers() == []
+
+
+def said(engine: Engine, name: str) -> bytes:
+    """What a container has said."""
+    return b"".join(getattr(each.event, "data", b"") for each in engine.container(name).output())
+
+
 def test_an_image_that_is_not_here_stops_before_anything_is_made(engine: Engine) -> None:
     project, _ = engine.compose.read(Source(text="name: x\nservices: {a: {image: nothing-here}}"))
     with pytest.raises(NbcontainError):
@@ -345,11 +428,15 @@ def test_the_terminal_has_docker_composes_words(engine: Engine, busybox_image: s
     assert compose("config", "--services").stdout.split() == ["cache", "migrate", "web"]
     up = compose("-f", "compose.yaml", "-p", "other", "up", "-d", "cache")
     assert up.returncode == 0, up.stderr
-    assert "other-cache-1" in compose("-p", "other", "ps").stdout
+    assert "other-cache-1  busybox  sh -c 'echo cache is up; touch …  cache" in compose("-p", "other", "ps").stdout
     assert compose("-p", "other", "logs").stdout == "cache-1  | cache is up\n"
     assert compose("-p", "other", "exec", "-T", "cache", "echo", "hi").stdout == "hi\n"
     assert "running(1)" in compose("ls").stdout
+    assert compose("-p", "other", "rm", "-f").stdout == "", "it runs"
     assert compose("-p", "other", "stop", "-t", "1").returncode == 0
+    assert compose("-p", "other", "rm", "-f").stdout == "other-cache-1\n"
+    assert compose("-p", "other", "up", "-d", "cache").returncode == 0
+    assert compose("-p", "other", "rm", "-fs", "cache").stdout == "other-cache-1\n"
     assert compose("-p", "other", "down", "-v").returncode == 0
     assert engine.containers() == []
     assert "no such service: nobody" in compose("up", "nobody").stderr

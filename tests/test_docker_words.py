@@ -44,7 +44,8 @@ def test_every_flag_of_dockers_help_is_here_or_said_not_to_be(group: str, verb: 
 
 
 @pytest.mark.parametrize(
-    "line", ["search python", "swarm init", "run --link a b", "image pull --creds a:b x", "rmi --no-prune x"]
+    "line",
+    ["compose watch", "search python", "swarm init", "run --link a b", "image pull --creds a:b x", "rmi --no-prune x"],
 )
 def test_what_is_not_here_is_said_with_the_reason(line: str) -> None:
     with pytest.raises(UsageError) as caught:

@@ -81,6 +81,7 @@ def test_exit_codes_are_those_of_docker(profile: str, nbcontain: Nbcontain) -> N
     assert nbcontain("run", "--rm", "no-such-image").returncode == 125
     assert nbcontain("run", "--rm", "--network", "container:nope", "box").returncode == 125
     assert nbcontain("run", "--rm", "--volumes-from", "nope", "box").returncode == 125
+    assert nbcontain("run", "--rm", "--network", "no-such-network", "box").returncode == 125
     assert nbcontain("ps", "-aq").stdout == ""
 
 

@@ -13,6 +13,7 @@ from nbcontain.commands.table import command
 from nbcontain.compose import model
 from nbcontain.compose.document import written
 from nbcontain.compose.projects import Source
+from nbcontain.display.formats import shortened
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import InProgress, Lines, Log, Raw
 from nbcontain.display.words import ago, brief, command_line, count
@@ -73,11 +74,13 @@ class UpWords(ServiceWords):
     no_start: bool = option("--no-start", help="only create them")
     remove_orphans: bool = option("--remove-orphans", help="remove what the file does not have any more")
     wait: bool = option("--wait", help="until those with a health check are healthy; implies -d")
+    scale: tuple[str, ...] = option("--scale", help="so many containers of a service", metavar="SERVICE=NUMBER")
 
 
 @command("compose", "up", "have a project's services run as its file says", UpWords)
 def compose_up(engine: Engine, words: UpWords) -> InProgress[Any]:
     project, _ = engine.compose.read(words.source)
+    project = project.scaled(_numbers(words.scale))
     services = project.chosen(words.services, _profiles(engine, words))
     if words.force_recreate and words.no_recreate:
         raise UsageError("--force-recreate and --no-recreate are incompatible")
@@ -109,6 +112,41 @@ def compose_up(engine: Engine, words: UpWords) -> InProgress[Any]:
     task = Task(f"up {project.name}", detached if leaves else attached)
     task.on_cancel(is_over.set)
     return InProgress(task, "up" if leaves else "exec")
+
+
+def _numbers(words: Sequence[str]) -> dict[str, int]:
+    """SERVICE=NUMBER. Raises UsageError."""
+    found = {}
+    for word in words:
+        name, _, number = word.partition("=")
+        if not name or not number.isdecimal():
+            raise UsageError(f"{word} says no number of containers", hint="SERVICE=NUMBER, as in web=3")
+        found[name] = int(number)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ScaleWords(ComposeWords):
+    numbers: tuple[str, ...] = argument(help="so many containers of a service", nargs="+", metavar="SERVICE=NUMBER")
+
+
+@command("compose", "scale", "have more or fewer containers of a service", ScaleWords)
+def compose_scale(engine: Engine, words: ScaleWords) -> InProgress[Any]:
+    numbers = _numbers(words.numbers)
+    project, _ = engine.compose.read(words.source)
+    project = project.scaled(numbers)
+    services = [project.service(each) for each in numbers]
+    is_over = threading.Event()
+
+    def body(emit: Emit) -> Table:
+        return _table(engine, project.name, engine.compose.up(
+            project, services, emit, recreate="never", is_over=is_over
+        ))  # fmt: skip
+
+    task = Task(f"scale {project.name}", body)
+    task.on_cancel(is_over.set)
+    return InProgress(task, "up")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,15 +225,16 @@ def compose_ps(engine: Engine, words: PsWords) -> Table | Lines:
 def _table(engine: Engine, project: str, containers: Sequence[Container]) -> Table:
     rows = tuple(
         (
-            each.name, each.image, command_line(each.info.command)[:32], each.info.labels.get(model.SERVICE, ""),
-            each.info.created, describe_status(each, *each.look()), engine.networks.reach(each)[0],
+            each.name, each.image, shortened(command_line(each.info.command), 32),
+            each.info.labels.get(model.SERVICE, ""), each.info.created,
+            describe_status(each, *each.look()), engine.networks.reach(each)[0],
         )
         for each in containers
     )  # fmt: skip
     code = [Column(title, look="code") for title in ("COMMAND", "PORTS")]
     columns = ("NAME", "IMAGE", code[0], "SERVICE", Column("CREATED", ago, "words", brief),
                Column("STATUS", str, "words", brief), code[1])
-    return Table(columns, rows, f"{count(len(rows), 'service')} of the project {project}", "services")
+    return Table(columns, rows, f"{count(len(rows), 'container')} of the project {project}", "containers")
 
 
 @command("compose", "ls", "list the projects that have containers", ComposeWords)
@@ -285,7 +324,8 @@ def _width(containers: Sequence[Container]) -> int:
 
 
 def _shown(container: Container) -> str:
-    return f"{container.info.labels.get(model.SERVICE, container.name)}-1"
+    labels = container.info.labels
+    return f"{labels.get(model.SERVICE, container.name)}-{labels.get(model.NUMBER, '1')}"
 
 
 def _prefixed(container: Container, width: int, records: Iterator[Record], *, prefix: bool) -> Iterator[Record]:
@@ -312,46 +352,6 @@ def _prefixed(container: Container, width: int, records: Iterator[Record], *, pr
     for stream, end in rest.items():
         if end:
             yield Record(last, Output(container.id, "stderr" if stream == "stderr" else "stdout", head + end + b"\n"))
-
-
-def _on_each(
-    engine: Engine, words: ServiceWords, verb: str, *, last_first: bool = False, **how: Any
-) -> InProgress[Lines]:
-    name = engine.compose.name(words.source)
-    acts: dict[str, Any] = {"start": engine.start, "stop": engine.stop, "restart": engine.restart, "kill": engine.kill}
-
-    def body(emit: Emit) -> Lines:
-        return Lines(tuple(engine.compose.each(
-            name, words.services, lambda each: acts[verb](each, **how), last_first=last_first
-        )))  # fmt: skip
-
-    return InProgress(Task(f"{verb} {name}", body), "work")
-
-
-@dataclass(frozen=True, kw_only=True)
-@with_defaults
-class StopWords(ServiceWords):
-    timeout: int | None = option("-t", "--timeout", help="seconds to wait before SIGKILL", default=None)
-
-
-@command("compose", "start", "start a project's containers that are there", ServiceWords)
-def compose_start(engine: Engine, words: ServiceWords) -> InProgress[Lines]:
-    return _on_each(engine, words, "start")
-
-
-@command("compose", "stop", "stop a project's containers, and leave them there", StopWords)
-def compose_stop(engine: Engine, words: StopWords) -> InProgress[Lines]:
-    return _on_each(engine, words, "stop", last_first=True, timeout_s=words.timeout)
-
-
-@command("compose", "restart", "stop a project's containers and start them again", StopWords)
-def compose_restart(engine: Engine, words: StopWords) -> InProgress[Lines]:
-    return _on_each(engine, words, "restart", timeout_s=words.timeout)
-
-
-@command("compose", "kill", "kill a project's containers", ServiceWords)
-def compose_kill(engine: Engine, words: ServiceWords) -> InProgress[Lines]:
-    return _on_each(engine, words, "kill", last_first=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -393,6 +393,7 @@ class ExecWords(ComposeWords):
     environment: tuple[str, ...] = option("-e", "--env", help="NAME=value, or NAME to pass it on", metavar="NAME=VALUE")
     user: str = option("-u", "--user", help="user[:group], by name or number", metavar="USER")
     workdir: str = option("-w", "--workdir", help="the directory to run in", metavar="DIR")
+    index: int = option("--index", help="which of the service's containers", default=1, metavar="NUMBER")
     service: str = argument(help="a service", metavar="SERVICE")
     command: tuple[str, ...] = argument(help="the program and its arguments", nargs=REST, metavar="COMMAND")
 
@@ -401,7 +402,7 @@ class ExecWords(ComposeWords):
 def compose_exec(engine: Engine, words: ExecWords) -> object:
     import sys
 
-    container = engine.compose.container(engine.compose.name(words.source), words.service)
+    container = engine.compose.container(engine.compose.name(words.source), words.service, words.index)
     has_terminal = not words.no_tty and not words.detach and sys.stdin is not None and sys.stdin.isatty()
     return container_exec(engine, ExecOptions(
         name=container.id, command=words.command, environment=words.environment, user=words.user, detach=words.detach,

@@ -135,7 +135,8 @@ class StopWords(Names):
 def container_stop(engine: Engine, words: StopWords) -> InProgress[Lines | None]:
     number = words.number
     return on_each(engine, words.names, "stop",
-                   lambda container: engine.life.stop(container, words.time, number))  # fmt: skip
+                   lambda container: engine.life.stop(container, words.time, number),
+                   side_by_side=True)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +204,7 @@ def container_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines | None]
 
 def on_each(
     engine: Engine, names: Sequence[str], verb: str, act: Callable[[Container], object], *,
-    passes_over_missing: bool = False,
+    passes_over_missing: bool = False, side_by_side: bool = False,
 ) -> InProgress[Lines | None]:  # fmt: skip
     """Do the same to each. What is not there is no error where it is passed over, as by docker's rm -f.
 
@@ -220,7 +221,7 @@ def on_each(
         return [name]
 
     def body(emit: Emit) -> Lines | None:
-        done = of_each(names, one)
+        done = of_each(names, one, side_by_side=side_by_side)
         return Lines(done) if done else None
 
     return InProgress(Task(verb, body), "work", goes_on=True)

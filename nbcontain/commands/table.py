@@ -12,6 +12,7 @@ from nbcontain.commands.index import INDEX
 from nbcontain.docker_words import KNOWN_FLAGS, KNOWN_VERBS
 from nbcontain.errors import ImageNotFound, NbcontainError, UsageError, VolumeNotFound, did_you_mean, together
 from nbcontain.options import HelpAsked, argument, option, parse, with_defaults, words_of
+from nbcontain.task import at_once
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
@@ -67,18 +68,24 @@ def command(
     return register
 
 
-def of_each(names: Sequence[str], act: Callable[[str], Sequence[str]]) -> tuple[str, ...]:
+def of_each(
+    names: Sequence[str], act: Callable[[str], Sequence[str]], *, side_by_side: bool = False
+) -> tuple[str, ...]:
     """What `act` did to each of these, by its lines. As with docker, what fails does not stop the rest.
 
-    Raises the errors at the end, together, with what was done all the same.
+    Raises the errors at the end, together, with what was done all the same. `side_by_side`, for what takes its time,
+    none waits for another.
     """
-    errors: list[NbcontainError] = []
-    done: list[str] = []
-    for name in names:
+
+    def outcome(name: str) -> Sequence[str] | NbcontainError:
         try:
-            done += act(name)
+            return act(name)
         except NbcontainError as error:
-            errors.append(error)
+            return error
+
+    outcomes = at_once(names, outcome, "each") if side_by_side else list(map(outcome, names))
+    errors = [each for each in outcomes if isinstance(each, NbcontainError)]
+    done = [line for each in outcomes if not isinstance(each, NbcontainError) for line in each]
     if errors:
         raise together(errors, done)
     return tuple(done)

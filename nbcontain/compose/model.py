@@ -10,7 +10,7 @@ from typing import Any
 
 from nbcontain.errors import UsageError
 from nbcontain.runtime.generate import RunOptions
-from nbcontain.values import dataclass, fields
+from nbcontain.values import dataclass, fields, replace
 
 PROJECT = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"
@@ -69,7 +69,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service: one container, and what it is made of."""
+    """One service, and what its containers are made of."""
 
     name: str
     image: str
@@ -82,9 +82,11 @@ class Service:
     depends_on: tuple[Dependency, ...] = ()
     profiles: tuple[str, ...] = ()
     given: tuple[Given, ...] = ()
+    replicas: int = 1
+    """How many containers it has."""
 
     def digest(self) -> str:
-        """What its container is made of, as one number: another one has to be made when that changes."""
+        """What its containers are made of, as one number: others have to be made when that changes."""
         said = {
             "run": {each.name: getattr(self.run, each.name) for each in fields(RunOptions)},
             "image": self.image, "name": self.container_name,
@@ -126,6 +128,18 @@ class Project:
             known = ", ".join(each.name for each in self.services)
             raise UsageError(f"no such service: {name}", hint=f"there are {known}")
         return found
+
+    def scaled(self, numbers: Mapping[str, int]) -> Project:
+        """The same with so many containers of these services. Raises UsageError."""
+        for name, number in numbers.items():
+            service = self.service(name)
+            if number > 1 and service.container_name:
+                raise UsageError(
+                    f"{name} cannot have {number} containers", why=f"its container_name is {service.container_name}",
+                    hint="leave container_name out",
+                )  # fmt: skip
+        services = tuple(replace(each, replicas=numbers.get(each.name, each.replicas)) for each in self.services)
+        return replace(self, services=services)
 
     def chosen(self, names: Sequence[str], profiles: Iterable[str]) -> tuple[Service, ...]:
         """Those that are meant, and what they depend on, in the order in which they are started.

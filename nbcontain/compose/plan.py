@@ -10,7 +10,7 @@ from nbcontain.compose.model import Project, Service, Shared
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.values import dataclass, replace
 
-Verb = Literal["create", "recreate", "start", "keep"]
+Verb = Literal["create", "recreate", "start", "keep", "remove"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +24,26 @@ class Existing:
     image: str
     """The id of its image."""
     runs: bool
+    number: int = 1
+    """Which of the service's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What becomes of one service's container, and why."""
+    """What becomes of one of a service's containers, and why."""
 
     verb: Verb
     service: Service
     container: str = ""
     """The id of the one that is there."""
     why: str = ""
+    number: int = 1
+
+    @property
+    def name(self) -> str:
+        """The service's, with the number where it has several."""
+        is_alone = self.number == 1 and self.service.replicas <= 1
+        return self.service.name if is_alone else f"{self.service.name} {self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +63,20 @@ def planned(
 ) -> Plan:  # fmt: skip
     """The plan of `up`. `images` are ids by service; `networks` and `volumes` are the names of those that there are.
 
-    A container is made anew if what its service says has changed, or its image.
+    A container is made anew if what its service says has changed, or its image; of those that are too many the last go.
     """
-    by_service = {each.service: each for each in existing}
     steps = []
     for service in services:
-        there = by_service.get(service.name)
-        if there is None:
-            steps.append(Step("create", service))
-            continue
-        why = ""
-        if there.digest != service.digest():
-            why = "its configuration changed"
-        elif there.image != images.get(service.name, there.image):
-            why = "its image changed"
-        elif recreate == "always":
-            why = "that was asked for"
-        if why and recreate != "never":
-            steps.append(Step("recreate", service, there.id, why))
-        else:
-            steps.append(Step("keep" if there.runs else "start", service, there.id))
+        there = {each.number: each for each in existing if each.service == service.name}
+        for number in range(1, service.replicas + 1):
+            found = there.pop(number, None)
+            if found is None:
+                steps.append(Step("create", service, number=number))
+                continue
+            why = _outdated(found, service, images, asked=recreate == "always")
+            verb: Verb = "recreate" if why and recreate != "never" else "keep" if found.runs else "start"
+            steps.append(Step(verb, service, found.id, why, number))
+        steps += [Step("remove", service, each.id, "", number) for number, each in sorted(there.items(), reverse=True)]
     used = {each.key for service in services for each in service.networks}
     known = {each.name for each in project.services}
     return Plan(
@@ -84,23 +87,33 @@ def planned(
     )
 
 
-def container_name(project: Project, service: Service) -> str:
-    """What compose calls a service's container."""
-    return service.container_name or f"{project.name}-{service.name}-1"
+def _outdated(there: Existing, service: Service, images: Mapping[str, str], *, asked: bool) -> str:
+    """Why a container has to be made anew; nothing if it has not."""
+    if there.digest != service.digest():
+        return "its configuration changed"
+    if there.image != images.get(service.name, there.image):
+        return "its image changed"
+    return "that was asked for" if asked else ""
 
 
-def run_options(project: Project, service: Service, image: str, *, bridges: bool) -> RunOptions:
-    """How the service's container is run. Without `bridges` it is on this machine's network, and so are all others:
-    their names mean this machine.
+def container_name(project: Project, service: Service, number: int = 1) -> str:
+    """What compose calls one of a service's containers."""
+    return service.container_name or f"{project.name}-{service.name}-{number}"
+
+
+def run_options(project: Project, service: Service, image: str, *, bridges: bool, number: int = 1) -> RunOptions:
+    """How a service's container of this number is run.
+
+    Without `bridges` it is on this machine's network, and so are all others: their names mean this machine.
     """
     labels = {
-        model.PROJECT: project.name, model.SERVICE: service.name, model.NUMBER: "1", model.ONE_OFF: "False",
+        model.PROJECT: project.name, model.SERVICE: service.name, model.NUMBER: str(number), model.ONE_OFF: "False",
         model.HASH: service.digest(), model.DIRECTORY: str(project.directory), model.FILES: project.files,
         model.IMAGE: image,
         model.DEPENDS_ON: ",".join(f"{each.service}:{each.condition}:false" for each in service.depends_on),
     }  # fmt: skip
     run = replace(
-        service.run, image=service.image, name=container_name(project, service), pull="never",
+        service.run, image=service.image, name=container_name(project, service, number), pull="never",
         labels=(*service.run.labels, *(f"{name}={value}" for name, value in labels.items())),
     )  # fmt: skip
     if not service.networks:

@@ -14,12 +14,14 @@ from nbcontain.compose import model
 from nbcontain.compose.document import Node
 from nbcontain.compose.interpolation import env_file
 from nbcontain.compose.model import Dependency, Project, Service, Shared
+from nbcontain.compose.order import number_of, waves
 from nbcontain.compose.plan import Existing, Plan, Step, planned, run_options
 from nbcontain.compose.reading import Reader
 from nbcontain.errors import Cancelled, ContainerError, ContainerFailed, ImageNotFound, NbcontainError, UsageError
 from nbcontain.events import BUILD, Emit, Finished, Notice, Record, Started, scope
 from nbcontain.networks import NetworkRequest
 from nbcontain.runtime.generate import RunOptions
+from nbcontain.task import at_once
 from nbcontain.values import dataclass, replace
 
 if TYPE_CHECKING:
@@ -100,9 +102,13 @@ class Compose:
                 raise UsageError(f"no container of the service {name} in the project {project}", hint=hint)
         return [each for each in found if not services or each.info.labels.get(model.SERVICE) in services]
 
-    def container(self, project: str, service: str) -> Container:
-        """A service's container. Raises UsageError."""
-        return self.containers(project, (service,))[0]
+    def container(self, project: str, service: str, number: int = 1) -> Container:
+        """A service's container of that number; the first that there is for 1. Raises UsageError."""
+        found = sorted(self.containers(project, (service,)), key=number_of)
+        meant = found[:1] if number == 1 else [each for each in found if number_of(each) == number]
+        if not meant:
+            raise UsageError(f"the service {service} has no container {number}", hint=f"there are {len(found)}")
+        return meant[0]
 
     def all(self) -> dict[str, list[Container]]:
         """Every project that has containers, by name."""
@@ -115,7 +121,7 @@ class Compose:
         return [
             Existing(
                 each.info.labels.get(model.SERVICE, ""), each.id, each.info.labels.get(model.HASH, ""),
-                each.info.image_id, each.status in ("running", "restarting"),
+                each.info.image_id, each.status in ("running", "restarting"), number_of(each),
             )
             for each in self.containers(project)
         ]  # fmt: skip
@@ -200,15 +206,19 @@ class Compose:
                 self._see_to_orphans(plan, emit, remove=remove_orphans)
                 for step in plan.steps:
                     self._take(project, step, images, emit, is_over, bridges=bridges, start=start)
-                    done.append(step.service.name)
+                    done += [step.name] if step.verb != "remove" else []
                 for service in services if wait else ():
-                    if self.container(project.name, service.name).info.health:
+                    if any(each.info.health for each in self._of(project, service.name)):
                         self._await(project, Dependency(service.name, "service_healthy"), emit, is_over)
             except NbcontainError as error:
                 if done:
-                    error.why = "\n".join(filter(None, (error.why, f"up already: {', '.join(done)}")))
+                    error.why = "\n".join(filter(None, (error.why, f"started before: {', '.join(done)}")))
                 raise
-        return self.containers(project.name, [each.name for each in services])
+        return self.containers(project.name, [each.name for each in services if each.replicas])
+
+    def _of(self, project: Project, service: str) -> list[Container]:
+        """A service's containers; none where it has none."""
+        return [each for each in self.containers(project.name) if each.info.labels.get(model.SERVICE) == service]
 
     def _bridges(self, services: Sequence[Service], emit: Emit) -> bool:
         """Whether networks can be made; where they cannot, that is said."""
@@ -254,19 +264,22 @@ class Compose:
         """Do one step of the plan."""
         engine, service = self._engine, step.service
         if step.verb == "keep":
-            emit(Started(service.name, service.name, _ROOT))
-            emit(Finished(service.name, "cached", "runs already"))
+            emit(Started(step.name, step.name, _ROOT))
+            emit(Finished(step.name, "cached", "runs already"))
             return
-        with scope(emit, service.name, f"{step.verb} {service.name}", _ROOT):
+        with scope(emit, step.name, f"{step.verb} {step.name}", _ROOT):
+            if step.verb == "remove":
+                self._forget(step.container)
+                return
             for each in service.depends_on if start else ():
                 self._await(project, each, emit, is_over)
             if step.verb == "recreate":
-                emit(Notice(service.name, f"made anew: {step.why}"))
-                old = engine.container(step.container)
-                engine.stop(old)
-                engine.remove_container(old, force=True)
+                emit(Notice(step.name, f"made anew: {step.why}"))
+                self._forget(step.container)
             if step.verb in ("create", "recreate"):
-                options = run_options(project, service, images[service.name], bridges=bridges)
+                options = run_options(
+                    project, service, images[service.name], bridges=bridges, number=step.number
+                )
                 container = engine.create(options)
                 for given in service.given:
                     container.put(given.text.encode(), given.path)
@@ -275,45 +288,27 @@ class Compose:
             if start:
                 engine.start(container)
 
+    def _forget(self, name: str) -> None:
+        old = self._engine.container(name)
+        self._engine.stop(old)
+        self._engine.remove_container(old, force=True)
+
     def _await(self, project: Project, dependency: Dependency, emit: Emit, is_over: threading.Event) -> None:
         """Until a service is as another one wants it. Raises ContainerError if it never will be, Cancelled."""
-        try:
-            container = self.container(project.name, dependency.service)
-        except UsageError:
-            if dependency.required:
-                raise
+        name, containers = dependency.service, self._of(project, dependency.service)
+        if not containers and dependency.required and project.service(name).replicas:
+            raise UsageError(f"no container of the service {name} in the project {project.name}", hint="%compose up")
+        if not containers or dependency.condition == "service_started":
             return
-        if dependency.condition == "service_started":
-            return
-        if dependency.condition == "service_healthy" and not container.info.health:
+        if dependency.condition == "service_healthy" and not all(each.info.health for each in containers):
             raise ContainerError(
-                f"{dependency.service} has no health check, and another service waits for it to be healthy",
+                f"{name} has no health check, and another service waits for it to be healthy",
                 hint="healthcheck:\n  test: …\nin that service, or condition: service_started",
-            )  # fmt: skip
-        emit(Started(f"{dependency.service} {dependency.condition}", dependency.service, dependency.service))
-        while True:
-            ended = container.status in ("exited", "lost")
-            if dependency.condition == "service_completed_successfully":
-                if ended:
-                    code = container.state().exit_code
-                    if code != 0:
-                        raise ContainerFailed(
-                            f"service {dependency.service} didn't complete successfully: exit {code}", code or 1,
-                            hint=f"%compose logs {dependency.service}",
-                        )  # fmt: skip
-                    break
-            else:
-                health = (container.health() or {}).get("Status")
-                if health == "healthy":
-                    break
-                if health == "unhealthy" or ended:
-                    raise ContainerError(
-                        f"dependency failed to start: {dependency.service} {'ended' if ended else 'is unhealthy'}",
-                        hint=f"%compose logs {dependency.service}",
-                    )  # fmt: skip
-            if is_over.wait(_LOOK_S):
-                raise Cancelled(f"nobody waits for {dependency.service} any more")
-        emit(Finished(f"{dependency.service} {dependency.condition}", "done"))
+            )
+        with scope(emit, f"{name} {dependency.condition}", name, name):
+            while sum(_is_as_wanted(each, dependency) for each in containers) < len(containers):
+                if is_over.wait(_LOOK_S):
+                    raise Cancelled(f"nobody waits for {name} any more")
 
     # --- down ---
 
@@ -323,12 +318,16 @@ class Compose:
         """Remove a project's containers and networks, and its volumes if asked. Says what went."""
         engine = self._engine
         gone: list[str] = []
+
+        def remove(container: Container) -> None:
+            with scope(emit, container.name, f"remove {container.name}", _ROOT):
+                engine.stop(container, timeout_s)
+                engine.remove_container(container, force=True, volumes=volumes)
+
         with scope(emit, _ROOT, f"down {project}"):
-            for container in self._dependents_first(self.containers(project)):
-                with scope(emit, container.name, f"remove {container.name}", _ROOT):
-                    engine.stop(container, timeout_s)
-                    engine.remove_container(container, force=True, volumes=volumes)
-                gone.append(container.name)
+            for wave in waves(self.containers(project)):
+                at_once(wave, remove, "down")
+                gone += [each.name for each in wave]
             for network in engine.networks.all():
                 if network.labels.get(model.PROJECT) == project:
                     engine.networks.remove(network.name)
@@ -339,34 +338,54 @@ class Compose:
                     gone.append(volume.name)
         return gone
 
-    def _dependents_first(self, containers: Sequence[Container]) -> list[Container]:
-        """In the order in which they can be stopped: whoever depends on another goes before it."""
-        by_service = {each.info.labels.get(model.SERVICE, ""): each for each in containers}
-        order: list[Container] = []
+    def remove(self, project: str, services: Sequence[str], *, stop: bool = False, volumes: bool = False) -> list[str]:
+        """Remove those containers of a project that do not run, or with `stop` all. Says which."""
+        engine = self._engine
 
-        def visit(container: Container, above: tuple[str, ...]) -> None:
-            if container in order:
-                return
-            for word in container.info.labels.get(model.DEPENDS_ON, "").split(","):
-                name = word.partition(":")[0]
-                if name in by_service and name not in above:
-                    visit(by_service[name], (*above, name))
-            order.append(container)
+        def stopped(container: Container) -> bool:
+            if stop:
+                engine.stop(container)
+            return not container.is_active
 
-        for each in containers:
-            visit(each, (each.info.labels.get(model.SERVICE, ""),))
-        return order[::-1]
+        gone = []
+        for wave in waves(self.containers(project, services)):
+            for container, is_over in zip(wave, at_once(wave, stopped, "compose"), strict=True):
+                if is_over:
+                    engine.remove_container(container, volumes=volumes)
+                    gone.append(container.name)
+        return gone
 
     def each(
         self, project: str, services: Sequence[str], act: Callable[[Container], object], *, last_first: bool = False
     ) -> list[str]:
-        """Do the same to each container, in the order of what they depend on. Raises UsageError where there is none."""
-        found = self._dependents_first(self.containers(project, services))
-        if not found:
+        """Do the same to each container, in the order of what they depend on, to several at once where it allows.
+
+        Raises UsageError where there is none.
+        """
+        order = waves(self.containers(project, services))
+        if not order:
             raise UsageError(f"the project {project} has no containers", hint="%compose up -d")
-        for container in found if last_first else found[::-1]:
-            act(container)
-        return [each.name for each in found]
+        for wave in order if last_first else order[::-1]:
+            at_once(wave, act, "compose")
+        return [each.name for wave in order for each in wave]
+
+
+def _is_as_wanted(container: Container, dependency: Dependency) -> bool:
+    """Whether a service is as another one waits for it to be. Raises ContainerError if it never will be."""
+    hint = f"%compose logs {dependency.service}"
+    ended = container.status in ("exited", "lost")
+    if dependency.condition == "service_completed_successfully":
+        code = container.state().exit_code if ended else 0
+        if code != 0:
+            raise ContainerFailed(
+                f"service {dependency.service} didn't complete successfully: exit {code}", code or 1, hint=hint
+            )
+        return ended
+    health = (container.health() or {}).get("Status")
+    if health != "healthy" and (health == "unhealthy" or ended):
+        said = "ended" if ended else "is unhealthy"
+        raise ContainerError(f"dependency failed to start: {dependency.service} {said}", hint=hint)
+    return health == "healthy"
 
 
 def _refuse_external(what: str, shared: Shared) -> None:
@@ -392,7 +411,7 @@ def _found(directory: Path) -> list[Path]:
                 return [above / name, *[each for each in over if each.is_file()][:1]]
     raise UsageError(
         "there is no compose file here", why=f"{', '.join(NAMES)} were looked for, here and above",
-        hint="--file PATH, or -p NAME for a project that is up",
+        hint="--file PATH; ps, logs, exec, stop and down take -p NAME of a project that is up",
     )  # fmt: skip
 
 

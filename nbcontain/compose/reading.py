@@ -239,7 +239,7 @@ class Reader:
             container_name=said["container_name"].text() if "container_name" in said else "", networks=networks,
             depends_on=self._depends(said["depends_on"]) if "depends_on" in said else (),
             profiles=said["profiles"].texts() if "profiles" in said else (),
-            given=given,
+            given=given, replicas=self._replicas(said),
         )  # fmt: skip
 
     def _program(self, said: Mapping[str, Node]) -> dict[str, Any]:
@@ -296,15 +296,11 @@ class Reader:
         return run
 
     def _limits(self, said: Mapping[str, Node]) -> dict[str, Any]:
-        if "scale" in said and said["scale"].integer() != 1:
-            said["scale"].wrong("a service has one container here")
         if "deploy" not in said:
             return {}
         self._known(said["deploy"], ("resources", "replicas", "mode", "labels", "restart_policy", "update_config",
                                      "rollback_config", "placement", "endpoint_mode"))  # fmt: skip
         deploy = said["deploy"].members()
-        if "replicas" in deploy and deploy["replicas"].integer() != 1:
-            deploy["replicas"].wrong("a service has one container here")
         for key in ("restart_policy", "update_config", "rollback_config", "placement", "endpoint_mode", "mode"):
             if key in deploy:
                 self.warnings.append(f"line {deploy[key].line}: {deploy[key].place} has no effect: that is for a swarm")
@@ -324,6 +320,21 @@ class Reader:
             if "devices" in reserved:
                 reserved["devices"].wrong("is not here", "%container run --gpus runs one container with a GPU")
         return run
+
+    def _replicas(self, said: Mapping[str, Node]) -> int:
+        """How many containers: `scale`, or `replicas` below `deploy`."""
+        deploy = said["deploy"].members() if "deploy" in said else {}
+        nodes = [node for node in (said.get("scale"), deploy.get("replicas")) if node is not None]
+        numbers = [node.integer() for node in nodes]
+        if not nodes:
+            return 1
+        if numbers[0] < 0:
+            nodes[0].wrong("is less than none")
+        if len(set(numbers)) > 1:
+            nodes[0].wrong("scale and deploy.replicas are not the same")
+        if numbers[0] > 1 and "container_name" in said:
+            nodes[0].wrong("several containers cannot have one container_name", "leave container_name out")
+        return numbers[0]
 
     def _mounts(self, said: Mapping[str, Node]) -> tuple[dict[str, Any], tuple[Given, ...]]:
         """What is mounted; and of secrets and configs, what is no file here and is written into the container."""

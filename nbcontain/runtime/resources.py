@@ -96,10 +96,10 @@ def limits_of(options: LimitOptions) -> Limits:
     if swap is None and memory is not None and memory >= 0:
         swap = 2 * memory  # as docker does
     quota, period = options.cpu_quota, options.cpu_period
-    if options.cpus:
+    if options.cpus and (cpus := _quota(options.cpus)):
         if quota is not None or period is not None:
             raise UsageError("--cpus and --cpu-quota say the same", hint="one of them")
-        quota, period = _quota(options.cpus), _PERIOD_US
+        quota, period = cpus, _PERIOD_US
     if period is not None and not 1000 <= period <= 1_000_000:
         raise UsageError(f"--cpu-period {period} is not between 1000 and 1000000 microseconds")
     if quota is not None and quota != UNLIMITED and quota < 1000:
@@ -161,12 +161,13 @@ def size_of(text: str, flag: str) -> int | None:
 
 
 def _quota(text: str) -> int:
+    """0 is as good as nothing, as with docker."""
     try:
         number = float(text)
     except ValueError:
         raise UsageError(f"--cpus {text!r} is no number", hint="--cpus 1.5") from None
     here = os.cpu_count() or 1
-    if not 0.01 <= number <= here:
+    if number != 0 and not 0.01 <= number <= here:
         raise UsageError(f"--cpus {text} is not between 0.01 and {here}", why=f"this machine has {here}")
     return int(number * _PERIOD_US)
 

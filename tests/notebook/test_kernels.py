@@ -95,11 +95,13 @@ def test_interrupting_a_flood_ends_its_container_as_soon(kernel: Kernel) -> None
 
 def test_a_quiet_container_is_followed_waited_for_and_asked_to_end_until_somebody_interrupts(kernel: Kernel) -> None:
     kernel.check(f'%container run -d --name idle box sh -c "{DEAF}"')
+    container = names_of(kernel)[0]
     for words, name in (("logs -f idle", "logs of idle"), ("stop -t 60 idle", "stop"), ("wait idle", "wait")):
         cell = kernel.start(f"%container {words}")
         time.sleep(0.7)
         assert interrupted(kernel, cell) < 1.5
         assert (cell.ename, name in cell.error) == ("Interrupted", True), cell.error
+        assert container not in cell.text, "a card has a name that can be read"
     assert len(names_of(kernel)) == 1
     kernel.check("%container rm -f idle")
 

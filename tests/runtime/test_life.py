@@ -319,6 +319,17 @@ def test_stop_and_restart_take_another_signal(machine: Machine) -> None:
     assert container.state().exit_code == 9
 
 
+def test_several_are_stopped_at_once_and_what_fails_stops_none(machine: Machine) -> None:
+    for name in ("a", "b", "c"):
+        machine.start("trap '' TERM; echo ready; while :; do sleep 0.05; done", name=name)
+    began = time.monotonic()
+    with pytest.raises(ContainerNotFound) as caught:
+        command(machine, "stop", "-t", "1", "a", "nobody", "b", "c")
+    assert time.monotonic() - began < 2.5
+    assert caught.value.done == ("a", "b", "c")
+    assert [each.status for each in machine.engine.containers()] == ["exited"] * 3
+
+
 def test_files_about_a_container(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "labels").write_text("# these\nteam=red\nsize=large\n")
     cidfile = tmp_path / "cid"

@@ -16,7 +16,7 @@ from nbcontain.engine import Engine
 from nbcontain.errors import ContainerError, ContainerFailed, NotRunning, SetupFailed, UsageError
 from nbcontain.linux.cgroups import PARENT, Tree
 from nbcontain.runtime.generate import RunOptions
-from nbcontain.runtime.resources import LimitOptions
+from nbcontain.runtime.resources import LimitOptions, limits_of
 from nbcontain.store.stacks import Stacks
 
 BUSY = "trap 'exit 3' TERM; echo ready; while :; do :; done"
@@ -69,6 +69,12 @@ def test_too_much_memory_is_told_as_such(machine: Machine, roots: list[Path]) ->
     # As the kernel counts it: nobody has looked at the right moment.
     assert 15 << 20 < container.state().memory_peak <= 16 << 20
     assert groups(roots) == set()
+
+
+def test_no_processors_are_no_limit_as_with_docker() -> None:
+    assert limits_of(RunOptions(image="box", cpus="0")) == limits_of(RunOptions(image="box"))
+    with pytest.raises(UsageError, match=r"not between 0.01"):
+        limits_of(RunOptions(image="box", cpus="-1"))
 
 
 def test_a_further_program_is_limited_with_the_others(machine: Machine, roots: list[Path]) -> None:

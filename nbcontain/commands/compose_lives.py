@@ -1,0 +1,84 @@
+"""The commands on what a project's containers do: started, stopped, made to stand still, removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from nbcontain.commands.compose import ServiceWords
+from nbcontain.commands.table import command
+from nbcontain.display.values import InProgress, Lines
+from nbcontain.events import Emit
+from nbcontain.options import option, with_defaults
+from nbcontain.task import Task
+from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
+    from nbcontain.handles import Container
+
+
+def _on_each(
+    engine: Engine, words: ServiceWords, verb: str, act: Callable[[Container], object], *, last_first: bool = False
+) -> InProgress[Lines]:
+    name = engine.compose.name(words.source)
+
+    def body(emit: Emit) -> Lines:
+        return Lines(tuple(engine.compose.each(name, words.services, act, last_first=last_first)))
+
+    return InProgress(Task(f"{verb} {name}", body), "work")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class StopWords(ServiceWords):
+    timeout: int | None = option("-t", "--timeout", help="seconds to wait before SIGKILL", default=None)
+
+
+@command("compose", "start", "start a project's containers that are there", ServiceWords)
+def compose_start(engine: Engine, words: ServiceWords) -> InProgress[Lines]:
+    return _on_each(engine, words, "start", engine.start)
+
+
+@command("compose", "stop", "stop a project's containers, and leave them there", StopWords)
+def compose_stop(engine: Engine, words: StopWords) -> InProgress[Lines]:
+    return _on_each(engine, words, "stop", lambda each: engine.stop(each, words.timeout), last_first=True)
+
+
+@command("compose", "restart", "stop a project's containers and start them again", StopWords)
+def compose_restart(engine: Engine, words: StopWords) -> InProgress[Lines]:
+    return _on_each(engine, words, "restart", lambda each: engine.restart(each, words.timeout))
+
+
+@command("compose", "kill", "kill a project's containers", ServiceWords)
+def compose_kill(engine: Engine, words: ServiceWords) -> InProgress[Lines]:
+    return _on_each(engine, words, "kill", engine.kill, last_first=True)
+
+
+@command("compose", "pause", "stop all processes of a project's containers where they are", ServiceWords)
+def compose_pause(engine: Engine, words: ServiceWords) -> InProgress[Lines]:
+    return _on_each(engine, words, "pause", engine.resources.pause, last_first=True)
+
+
+@command("compose", "unpause", "let a project's paused containers go on", ServiceWords)
+def compose_unpause(engine: Engine, words: ServiceWords) -> InProgress[Lines]:
+    return _on_each(engine, words, "unpause", engine.resources.unpause)
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class RemoveWords(ServiceWords):
+    force: bool = option("-f", "--force", help="docker's; nothing is asked here")
+    stop: bool = option("-s", "--stop", help="running ones too: they are stopped before")
+    volumes: bool = option("-v", "--volumes", help="with their anonymous volumes")
+
+
+@command("compose", "rm", "remove a project's stopped containers", RemoveWords)
+def compose_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines | None]:
+    name = engine.compose.name(words.source)
+
+    def body(emit: Emit) -> Lines | None:
+        gone = engine.compose.remove(name, words.services, stop=words.stop, volumes=words.volumes)
+        return Lines(tuple(gone)) if gone else None
+
+    return InProgress(Task(f"rm {name}", body), "work")

@@ -446,6 +446,5 @@ class Reader:
             texts.get("dockerfile_inline", ""),
             tuple(name if value is None else f"{name}={value}" for name, value in args.items()),
             texts.get("target", ""), values.labels(told.get("labels")),
-            "no_cache" in told and told["no_cache"].boolean(),
-            told["tags"].texts() if "tags" in told else (),
+            "no_cache" in told and told["no_cache"].boolean(), told["tags"].texts() if "tags" in told else (),
         )  # fmt: skip

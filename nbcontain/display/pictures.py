@@ -21,6 +21,8 @@ _DONE_LINES = 100
 _BUILD_ROWS = 200
 _TEXT_LINES = 10
 _LOG_CHARACTERS = 65_536
+_LIVE_LINES, _LIVE_CHARACTERS = 20, 4_000
+"""The same while a build goes on, which is drawn again and again."""
 _BY_SIGNAL = (130, 137, 143)
 """128 + INT, KILL, TERM: somebody wanted it to end, which is no failure of its own."""
 
@@ -326,8 +328,7 @@ def _rule_and_line(message: str) -> str:
 def _steps_table(view: View, root: TaskView, now: float) -> str:
     """A row per step, the nested ones after theirs."""
     steps = list(view.below(root.task))[:_BUILD_ROWS]
-    # While it goes on the whole is drawn again and again: there only what is new is shown.
-    kept = _kept_output([step for _, step in steps]) if root.is_finished else {}
+    kept = _kept_output([step for _, step in steps], is_live=not root.is_finished)
     rows = [_step_row(depth, step, now, kept.get(step.task, ())) for depth, step in steps]
     titles = "".join(
         html.element("th", title, scope="col") for title in ("state", "step", "size", "time")
@@ -336,18 +337,22 @@ def _steps_table(view: View, root: TaskView, now: float) -> str:
     return html.element("table", head + "\n" + html.element("tbody", "\n".join(rows)), "nbc-steps")
 
 
-def _kept_output(steps: Sequence[TaskView]) -> dict[TaskId, tuple[Line, ...]]:
-    """What those that went well have said, the last lines of each: together no more than a saved log has. The last
-    steps' before the first ones'."""
-    left, kept = _LOG_CHARACTERS, {}
+def _kept_output(steps: Sequence[TaskView], *, is_live: bool) -> dict[TaskId, tuple[Line, ...]]:
+    """What those that went well have said, the last lines of each: together no more than a saved log has, and much less
+    while it is live. The last steps' before the first ones'."""
+    left, lines_each = (_LIVE_CHARACTERS, _LIVE_LINES) if is_live else (_LOG_CHARACTERS, _DONE_LINES)
+    kept = {}
     for step in reversed(steps):
-        if step.state != "done" or not step.tail:
-            continue
-        lines = step.tail[-_DONE_LINES:]
-        left -= sum(len(run.text) for line in lines for run in line.runs)
+        lines: list[Line] = []
+        for line in reversed(step.tail[-lines_each:] if step.state == "done" else ()):
+            left -= sum(len(run.text) for run in line.runs)
+            if left < 0:
+                break
+            lines.append(line)
+        if lines:
+            kept[step.task] = tuple(lines[::-1])
         if left < 0:
             break
-        kept[step.task] = lines
     return kept
 
 

@@ -61,7 +61,8 @@ def test_what_a_step_said_that_went_well_is_folded_away_and_bounded() -> None:
     said = [Output("step-1", "stdout", b"".join(b"line %d\n" % number for number in range(150)))]
     begun = [Started("build", "build x"), Started("step-1", "RUN make", "build"), *said, Finished("step-1", "done")]
     view, _ = folded(begun)
-    assert "<details" not in steps_picture(view, 99.0).body  # it would be sent again with each drawing
+    body = steps_picture(view, 99.0).body  # which is sent again with each drawing
+    assert "<details" in body and "line 130" in body and "line 129\n" not in body and "130 earlier lines" in body
     view, _ = folded([*begun, Finished("build", "done")])
     body = steps_picture(view, 99.0).body
     assert '<details class="nbc-output"><summary><span>RUN make</span> <span class="nbc-count">150 lines</span>' in body
@@ -75,4 +76,8 @@ def test_what_all_steps_said_together_is_no_more_than_a_saved_log() -> None:
         steps += [Started(name, f"RUN {name}", "build"), *[wide] * 100, Finished(name, "done")]
     view, _ = folded([Started("build", "build x"), *steps, Finished("build", "done")])
     body = steps_picture(view, 99.0).body
-    assert body.count("<details") == 1 and "<summary><span>RUN step-3" in body
+    assert body.count("<details") == 2 and "<summary><span>RUN step-1" not in body
+    assert body.count("x" * 400) == 65_536 // 400 and "37 earlier lines" in body
+    live, _ = folded([Started("build", "build x"), *steps])
+    body = steps_picture(live, 99.0).body
+    assert body.count("x" * 400) == 10 and len(body) < 12_000 and "90 earlier lines" in body

@@ -151,6 +151,7 @@ def _followed(progress: InProgress[object]) -> object:
         _attend_transfer(task)
     else:
         from nbcontain.display.text import lines as event_lines
+        from nbcontain.display.text import notice_lines
         from nbcontain.display.view import View, update
 
         view = View()
@@ -163,6 +164,8 @@ def _followed(progress: InProgress[object]) -> object:
             if not progress.quiet and progress.kind in ("build", "pull", "push"):
                 for line in event_lines(view, record):
                     print(line, file=sys.stderr)
+            elif not progress.quiet and isinstance(record.event, Notice) and record.event.kind == "warning":
+                print("\n".join(notice_lines(record.event)), file=sys.stderr)
     return task.result()
 
 

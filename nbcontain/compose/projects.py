@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nbcontain.compose import model
-from nbcontain.compose.document import Node
+from nbcontain.compose.document import LONGEST, Node
 from nbcontain.compose.interpolation import env_file
 from nbcontain.compose.model import Dependency, Project, Service, Shared
 from nbcontain.compose.plan import Existing, Plan, Step, planned, run_options
@@ -55,11 +55,11 @@ class Compose:
         path = None if source.text is not None else Path(source.file) if source.file else _found(Path.cwd())
         directory = Path(source.directory or (path.parent if path is not None else ".")).resolve()
         try:
-            text = source.text if source.text is not None else path.read_text(encoding="utf-8") if path else ""
+            text = source.text if source.text is not None else _text(path) if path else ""
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read {path}", why=getattr(error, "strerror", "") or str(error)) from error
         environ = self._variables(directory, source.env_files)
-        reader = Reader(directory, environ, lambda each: each.read_text(encoding="utf-8"))
+        reader = Reader(directory, environ, _text)
         name = source.name or environ.get("COMPOSE_PROJECT_NAME", "")
         return reader.project(text, name, str(path.resolve()) if path is not None else "")
 
@@ -70,7 +70,7 @@ class Compose:
             path = Path(name) if files else directory / name
             if files or path.is_file():
                 try:
-                    found |= env_file(path.read_text(encoding="utf-8"), self._engine.environ)
+                    found |= env_file(_text(path), self._engine.environ)
                 except (OSError, UnicodeDecodeError) as error:
                     raise UsageError(f"cannot read {path}", why=str(error)) from error
         return {**{name: value for name, value in found.items() if value is not None}, **self._engine.environ}
@@ -368,6 +368,15 @@ def _refuse_external(what: str, shared: Shared) -> None:
         raise UsageError(
             f"{what} {shared.name} declared as external, but could not be found", hint=f"%{what} create {shared.name}"
         )
+
+
+def _text(path: Path) -> str:
+    """What a file says. Raises UsageError for one that is too long to be read by people, or has no end."""
+    with path.open(encoding="utf-8") as file:
+        text = file.read(LONGEST + 1)
+    if len(text) > LONGEST:
+        raise UsageError(f"{path} is not read", why="it is larger than 1 MiB")
+    return text
 
 
 def _found(directory: Path) -> Path:

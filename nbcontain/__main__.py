@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ def main(words: Sequence[str] | None = None) -> int:
 
     Those of this process's own command line end it, if nothing is left to be done.
     """
+    if words is None and isinstance(sys.stdout, io.TextIOWrapper):
+        # Names and arguments may be any bytes: what is no text in this locale is written out, and no error.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = _status(sys.argv[1:] if words is None else list(words))
     except KeyboardInterrupt:

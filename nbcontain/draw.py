@@ -156,6 +156,7 @@ def _followed(progress: InProgress[object]) -> object:
         _attend_transfer(task)
     else:
         from nbcontain.display.text import lines as event_lines
+        from nbcontain.display.text import notice_lines
         from nbcontain.display.view import View, update
 
         view = View()
@@ -169,6 +170,8 @@ def _followed(progress: InProgress[object]) -> object:
                 for line in event_lines(view, record):
                     # Of what a program says nothing is changed.
                     print(on_a_terminal(line) if isinstance(record.event, Notice) else line, file=sys.stderr)
+            elif not progress.quiet and isinstance(record.event, Notice) and record.event.kind == "warning":
+                print(on_a_terminal("\n".join(notice_lines(record.event))), file=sys.stderr)
     return task.result()
 
 

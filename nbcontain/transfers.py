@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbcontain.errors import ContainerError, NbcontainError, SetupFailed, UsageError
-from nbcontain.events import Emit, scope
+from nbcontain.events import Emit, Notice, scope
 from nbcontain.host import is_root
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime import rungs
@@ -21,7 +21,7 @@ from nbcontain.store import files, tar
 from nbcontain.store.pipes import piped
 from nbcontain.store.tar_writing import header_of
 from nbcontain.store.tree_tar import write_tree
-from nbcontain.store.unpack import add_tar
+from nbcontain.store.unpack import Target, add_tar
 from nbcontain.task import Task
 from nbcontain.values import dataclass
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _MODULE = "nbcontain.runtime.paths_inside"
 _CHUNK_BYTES = 1 << 18
+_DEVICES = "out of a container they would open this machine's devices"
 _KERNELS = ("/proc", "/sys", "/dev")
 """What is in there is nobody's files: docker, which copies from outside, does not see it."""
 
@@ -100,7 +101,12 @@ class Transfers:
                     if place.make:
                         _make(place.directory)
                     owner = None if archive and is_root() else (self._engine.host.uid, os.getegid())
-                    self._received(container, order | {"name": place.name}, lambda fd: _unpack(fd, place, owner))
+
+                    def take(fd: int) -> None:
+                        if left := _unpack(fd, place, owner):
+                            emit(Notice("cp", f"device nodes ({left}) are left out: {_DEVICES}", kind="warning"))
+
+                    self._received(container, order | {"name": place.name}, take)
                 self._engine.events.container(container, "archive-path", path=path)
 
         return Task("cp", body)
@@ -277,10 +283,19 @@ def _pack(fd: int, source: str, name: str, *, follow: bool) -> None:
         os.close(directory)
 
 
-def _unpack(fd: int, place: Place, owner: tuple[int, int] | None) -> None:
+class _WithoutDevices(Target):
+    """A directory of this machine's: a device node in it would open to whom the image says."""
+
+    def device(self, parent: int, path: bytes, leaf: bytes, entry: tar.Entry) -> None:
+        self.skipped += 1
+
+
+def _unpack(fd: int, place: Place, owner: tuple[int, int] | None) -> int:
+    """Take a tree that a container sends; gives how many devices of it are left out."""
     try:
         with os.fdopen(os.dup(fd), "rb", buffering=0) as raw:
-            add_tar(raw, place.directory, owner=owner, whole=True)
+            applied = add_tar(raw, place.directory, owner=owner, whole=True, target_type=_WithoutDevices)
+            return applied.skipped
     except NbcontainError:
         raise
     except OSError as error:

@@ -440,3 +440,12 @@ def test_the_terminal_has_docker_composes_words(engine: Engine, busybox_image: s
     assert compose("-p", "other", "down", "-v").returncode == 0
     assert engine.containers() == []
     assert "no such service: nobody" in compose("up", "nobody").stderr
+
+
+def test_a_file_without_an_end_is_an_error_and_not_the_end_of_the_memory(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    text = f"services: {{a: {{image: x, env_file: {tmp_path}/endless}}}}"
+    others = (Source(file=str(tmp_path / "endless")), Source(text="{}", env_files=("/dev/zero",)))
+    for source in (Source(text=text), *others):
+        with pytest.raises(UsageError, match="is not read"):
+            engine.compose.read(source)

@@ -349,3 +349,15 @@ def test_docker_s_word_for_the_version_is_one(nbcontain: Nbcontain) -> None:
 def test_a_line_for_a_shell_is_told_apart_from_a_program(nbcontain: Nbcontain) -> None:
     done = nbcontain("run", "--rm", "box", "echo hi && ls")
     assert done.returncode == 127 and "sh -c 'LINE'" in done.stderr
+
+
+def test_what_is_no_text_is_shown_all_the_same(nbcontain: Nbcontain, root: Path) -> None:
+    made = nbcontain("create", "--name", "bytes", "--label", "a=\udcfe", "box", "echo", "\udcff")
+    assert made.returncode == 0
+    env = {**os.environ, "NBCONTAIN_ROOT": str(root), "PYTHONIOENCODING": "utf-8:strict"}
+    shown = ("ps", "-a", "--format", "{{.Command}} {{.Labels}}")
+    for words in (("inspect", "bytes"), shown, ("events", "--since", "1h", "--until", "0s")):
+        done = subprocess.run([sys.executable, "-m", "nbcontain", *words], env=env, capture_output=True, text=True,
+                              timeout=60, check=False)  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        assert r"\udcfe" in done.stdout

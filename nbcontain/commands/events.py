@@ -49,7 +49,7 @@ def events(engine: Engine, words: EventsWords) -> InProgress[None]:
                 heard.close()
                 return
             if event is not None:
-                emit(Output("events", "stdout", f"{shown(event, wanted.template)}\n".encode()))
+                emit(Output("events", "stdout", f"{shown(event, wanted.template)}\n".encode(errors="backslashreplace")))
 
     task = Task("events", body)
     task.on_cancel(is_over.set)

@@ -20,7 +20,7 @@ _MOST = 50_000
 """Values in one file: a few lines of anchors can mean billions."""
 _MOST_MERGED = 256
 """Mappings that one << names."""
-_LONGEST = 1 << 20
+LONGEST = 1 << 20
 _MERGE = "tag:yaml.org,2002:merge"
 _CORE = (
     ("null", r"~|null|Null|NULL|", "~nN\0"),
@@ -167,7 +167,7 @@ def parse(
     text: str, fill: Callable[[str, Node], str] = lambda text, node: text, source: str = "compose file"
 ) -> Node:  # fmt: skip
     """The tree of a file's text; `fill` puts variables into each scalar. Raises UsageError with the line."""
-    if len(text) > _LONGEST:
+    if len(text) > LONGEST:
         raise UsageError("a compose file of more than 1 MiB is not read")
     loader = _Loader(text)
     try:

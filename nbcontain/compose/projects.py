@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nbcontain.compose import model
-from nbcontain.compose.document import Node
+from nbcontain.compose.document import LONGEST, Node
 from nbcontain.compose.interpolation import env_file
 from nbcontain.compose.model import Dependency, Project, Service, Shared
 from nbcontain.compose.order import number_of, waves
@@ -59,7 +59,7 @@ class Compose:
         directory = Path(source.directory or (paths[0].parent if paths else ".")).resolve()
         texts = [source.text] if source.text is not None else [*map(_text, paths)]
         environ = self._variables(directory, source.env_files)
-        reader = Reader(directory, environ, lambda each: each.read_text(encoding="utf-8"))
+        reader = Reader(directory, environ, _read)
         name = source.name or environ.get("COMPOSE_PROJECT_NAME", "")
         return reader.project(texts, name, [str(each.resolve()) for each in paths])
 
@@ -78,7 +78,7 @@ class Compose:
             path = Path(name) if files else directory / name
             if files or path.is_file():
                 try:
-                    found |= env_file(path.read_text(encoding="utf-8"), self._engine.environ)
+                    found |= env_file(_text(path), self._engine.environ)
                 except (OSError, UnicodeDecodeError) as error:
                     raise UsageError(f"cannot read {path}", why=str(error)) from error
         return {**{name: value for name, value in found.items() if value is not None}, **self._engine.environ}
@@ -396,10 +396,20 @@ def _refuse_external(what: str, shared: Shared) -> None:
 
 
 def _text(path: Path) -> str:
+    """What a file says. Raises UsageError."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return _read(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}", why=getattr(error, "strerror", "") or str(error)) from error
+
+
+def _read(path: Path) -> str:
+    """What a file says. Raises UsageError for one that is too long to be read by people, or has no end."""
+    with path.open(encoding="utf-8-sig") as file:
+        text = file.read(LONGEST + 1)
+    if len(text) > LONGEST:
+        raise UsageError(f"{path} is not read", why="it is larger than 1 MiB")
+    return text
 
 
 def _found(directory: Path) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nbcontain.network.model import Endpoint, Network, PortMapping, Sandbox, Wish
@@ -139,7 +139,18 @@ def shown_ports(exposed: Sequence[str], ports: Sequence[PortMapping]) -> str:
             host, inside = f"{first.host_port}-{last.host_port}", f"{first.container_port}-{last.container_port}"
             parts.append(f"{first.host}:{host}->{inside}/{first.protocol}")
     published = {f"{each.container_port}/{each.protocol}" for each in ports}
-    return ", ".join([*parts, *(each for each in exposed if each not in published)])
+    return ", ".join([*parts, *_ranges(each for each in exposed if each not in published)])
+
+
+def _ranges(exposed: Iterable[str]) -> list[str]:
+    """Ports that are only exposed, as docker has them: an image may say so of all there are."""
+    runs: list[tuple[int, int, str]] = []
+    for protocol, port in sorted((each.partition("/")[2], int(each.partition("/")[0])) for each in exposed):
+        if runs and runs[-1][1:] == (port - 1, protocol):
+            runs[-1] = (runs[-1][0], port, protocol)
+        else:
+            runs.append((port, port, protocol))
+    return [f"{f'{first}-' if first < last else ''}{last}/{protocol}" for first, last, protocol in sorted(runs)]
 
 
 def _follows(one: PortMapping, other: PortMapping) -> bool:

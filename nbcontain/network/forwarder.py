@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import select
 import socket
 import time
@@ -26,6 +27,8 @@ _SILENT_S = 90.0
 """After which a client of UDP is forgotten."""
 _PACKET_BYTES = 65535
 _ACCEPTS = 32
+_PAIR_FDS = 6
+"""What one connection takes: two sockets, and two pipes."""
 _ROUNDS = 16
 """How often one direction may go on before others have their turn."""
 _READ, _WRITE = select.EPOLLIN | select.EPOLLRDHUP, select.EPOLLOUT
@@ -108,10 +111,12 @@ class _Pair:
 class _Port:
     """A published port: the listening socket, and where it leads."""
 
-    __slots__ = ("clients", "listener", "target")
+    __slots__ = ("clients", "listener", "pairs", "target")
 
     def __init__(self, listener: socket.socket, target: tuple[str, int]) -> None:
         self.listener, self.target = listener, target
+        self.pairs = 0
+        """So many connections there are."""
         self.clients: OrderedDict[tuple[str, int], tuple[socket.socket, float]] = OrderedDict()
         """Of UDP: by the client's address, its socket to the container and when it was last used."""
 
@@ -124,6 +129,8 @@ class Forwarder:
         self._ports: dict[str, _Port] = {}
         self._serves: dict[int, Callable[[int], None]] = {}
         self._pairs: dict[int, _Pair] = {}
+        self._room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _PAIR_FDS
+        """For so many connections there are descriptors."""
 
     # --- what the worker says ---
 
@@ -200,6 +207,11 @@ class Forwarder:
             except OSError:
                 return
             client.setblocking(False)
+            if port.pairs > self._room - len(self._pairs) // 2:
+                # As many as it has must be free for others, however many come to it.
+                _reset(client)
+                client.close()
+                continue
             try:
                 inside = _socket(port.target[0], socket.SOCK_STREAM)
             except OSError:
@@ -216,6 +228,7 @@ class Forwarder:
                 inside.close()
                 return
             self._pairs[client.fileno()] = self._pairs[inside.fileno()] = pair
+            port.pairs += 1
             # Edges alone: a direction that is full must not wake anybody.
             edge = select.EPOLLET
             self._poll.watch(inside.fileno(), _READ | _WRITE | edge)
@@ -253,6 +266,7 @@ class Forwarder:
         self._end(pair)
 
     def _end(self, pair: _Pair) -> None:
+        pair.port.pairs -= 1
         for end in (pair.client, pair.inside):
             self._pairs.pop(end.fileno(), None)
             self._poll.forget(end.fileno())

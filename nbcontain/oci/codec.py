@@ -119,7 +119,7 @@ def dump_index(index: Index) -> bytes:
 
 def _document(data: bytes, name: str, media_types: frozenset[str]) -> Fields:
     """A manifest or index: schema version 2 and, if it says so, of the right media type."""
-    fields = load(data, name)
+    fields = load(data, name, is_image=True)
     for key in fields.values:
         # Go reads keys in any case: "Layers" would be a second `layers` to others, and none to us.
         if key not in _KNOWN and key.lower() in _KNOWN_LOWER:
@@ -186,7 +186,7 @@ def _dump(document: Mapping[str, object]) -> bytes:
 
 def parse_config(data: bytes) -> ImageConfig:
     """An image config (image-spec config.md)."""
-    top = load(data, "config")
+    top = load(data, "config", is_image=True)
     rootfs, config = top.object("rootfs", required=True), top.object("config")
     if rootfs.text("type") not in ("", "layers"):
         raise BadDocument(f"rootfs.type {rootfs.text('type')!r} is unknown")

@@ -113,15 +113,34 @@ def digest_of(text: str, place: str) -> Digest:
         raise BadDocument(f"{place} is no digest", why=error.message) from error
 
 
-def load(data: bytes, name: str) -> Fields:
-    """Any JSON object of at most DOCUMENT_LIMIT bytes, in UTF-8, without duplicate keys or NaN."""
+def load(data: bytes, name: str, *, is_image: bool = False) -> Fields:
+    """Any JSON object of at most DOCUMENT_LIMIT bytes, in UTF-8, without duplicate keys or NaN.
+
+    Half a character of UTF-16 (`\\ud800`), which nobody could write down again, is U+FFFD in what `is_image`: so it is
+    to everybody who reads images with Go's encoding/json. In documents of ours it stands for a byte.
+    """
     if len(data) > DOCUMENT_LIMIT:
         raise BadDocument(f"the {name} is larger than {DOCUMENT_LIMIT >> 20} MiB")
     try:
-        values = json.loads(data.decode("utf-8"), object_pairs_hook=_unique(name), parse_constant=_refuse)
+        text = data.decode("utf-8")
+        values = json.loads(text, object_pairs_hook=_unique(name), parse_constant=_refuse)
+        if is_image and ("\\ud" in text or "\\uD" in text):
+            values = _written(values, name)
     except (ValueError, RecursionError) as error:
         raise BadDocument(f"the {name} is not valid JSON", why=str(error)) from error
     return Fields(values, name)
+
+
+def _written(value: object, name: str) -> object:
+    """The same with nothing in its texts that cannot be written as UTF-8."""
+    match value:
+        case str():
+            return "".join("\ufffd" if "\ud800" <= each <= "\udfff" else each for each in value)
+        case list():
+            return [_written(each, name) for each in value]
+        case dict():
+            return _unique(name)([(str(_written(key, name)), _written(each, name)) for key, each in value.items()])
+    return value
 
 
 def _unique(name: str) -> Callable[[list[tuple[str, object]]], dict[str, object]]:

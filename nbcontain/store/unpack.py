@@ -92,12 +92,14 @@ def add_tar(
     ledger: Ledger | None = None,
     whole: bool = False,
     admit: Callable[[tar.Entry], None] | None = None,
+    target_type: type[Target] | None = None,
 ) -> Applied:
     """Unpack an archive that is no layer onto a directory with things in it, plain or compressed; they are merged.
 
     Everything becomes `owner`'s, if that is given. `whole` says that the directory will be in no layer, as a volume is
     not: what looks like a whiteout is a file, and the archive's own directory tells of the one it is unpacked to.
-    `admit` is asked about each device, and raises for one that is not to be made. Raises like `apply_tar`.
+    `admit` is asked about each device, and raises for one that is not to be made; another `target_type` may do it in
+    its own way. Raises like `apply_tar`.
     """
 
     def each(entry: tar.Entry) -> None:
@@ -108,7 +110,7 @@ def add_tar(
 
     old_umask = os.umask(0)
     try:
-        with Target(root, False, "all", ledger, is_layer=False, is_whole=whole) as target:
+        with (target_type or Target)(root, False, "all", ledger, is_layer=False, is_whole=whole) as target:
             return target.unpack(uncompressed(stream), limits, each, hashes=False)
     finally:
         os.umask(old_umask)
@@ -288,9 +290,10 @@ class Target:
             # Overlayfs would take it for a whiteout, and whiteouts are spelled .wh. in a tar.
             self.skipped += 1
         else:
-            self._device(parent, path, leaf, entry)
+            self.device(parent, path, leaf, entry)
 
-    def _device(self, parent: int, path: bytes, leaf: bytes, entry: tar.Entry) -> None:
+    def device(self, parent: int, path: bytes, leaf: bytes, entry: tar.Entry) -> None:
+        """Make a device node, or record it."""
         kind = stat.S_IFCHR if entry.kind == tar.CHARACTER else stat.S_IFBLK
         try:
             os.mknod(leaf, kind | entry.mode, os.makedev(entry.major, entry.minor), dir_fd=parent)

@@ -17,6 +17,8 @@ from machine import Machine
 from nbcontain.build.outputs import Output
 from nbcontain.build.plan import BuildOptions
 from nbcontain.errors import BuildError
+from nbcontain.events import Notice
+from nbcontain.runtime.generate import RunOptions
 
 pytestmark = pytest.mark.of_mounts
 
@@ -136,6 +138,20 @@ def test_a_node_does_not_leave_with_the_files_of_an_image(machine: Machine, tmp_
     out = tmp_path / "out"
     machine.engine.build(MADE, BuildOptions(outputs=(Output.parse(str(out)),))).result()
     assert (out / "bin").is_dir() and not (out / "zero").exists() and not (out / "disk").exists()
+
+
+def test_a_node_does_not_leave_by_cp_and_that_is_said(machine: Machine, tmp_path: Path) -> None:
+    machine.build(MADE + "RUN mkdir /d && mknod /d/disk b 7 0 && chmod 666 /d/disk && echo x > /d/file\n", "nodes")
+    container = machine.engine.create(RunOptions(image="nodes", command=("true",)))
+    (tmp_path / "disk").write_text("mine")
+    for source, left in (("/d/.", ["disk", "file"]), ("/zero", ["disk", "file"])):
+        task = machine.engine.transfers.out(container, source, str(tmp_path), archive=True)
+        task.result()
+        notices = [each.event for each in task.journal.read() if isinstance(each.event, Notice)]
+        assert ["device nodes (1)" in each.message for each in notices] == [True]
+        assert sorted(os.listdir(tmp_path)) == left
+    # What had the name before has it still.
+    assert (tmp_path / "disk").read_text() == "mine"
 
 
 def test_nobody_else_on_the_host_reaches_what_a_step_made(machine: Machine) -> None:

@@ -221,6 +221,9 @@ def test_the_name_with_its_domain_comes_first_in_hosts(hostname: str, domainname
 def test_neighbouring_ports_are_shown_as_one_range() -> None:
     ports = [PortMapping(80 + n, "tcp", "127.0.0.1", 8080 + n) for n in range(3)] + [PortMapping(53, "udp", "::", 53)]
     assert shown_ports(("80/tcp", "443/tcp"), ports) == "127.0.0.1:8080-8082->80-82/tcp, [::]:53->53/udp, 443/tcp"
+    exposed = [f"{number}/{protocol}" for number in range(1, 65536) for protocol in ("tcp", "udp")]
+    assert shown_ports(exposed, ()) == "1-65535/tcp, 1-65535/udp"
+    assert shown_ports(("9/udp", "10/tcp", "8/udp", "7/tcp"), ()) == "7/tcp, 8-9/udp, 10/tcp"
     assert port_document(("443/tcp",), ports[:1]) == {
         "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}],
         "443/tcp": None,

@@ -250,3 +250,13 @@ def test_crun_accepts_the_config_json(tmp_path: Path) -> None:
     assert any(word in done.stderr for word in ("No such file", "not found", "Permission", "permitted", "cgroup")), (
         done.stderr
     )
+
+
+def test_half_a_character_in_an_image_is_what_gos_readers_take_it_for() -> None:
+    head = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"config":'
+    said = rb'{"Labels":{"\ud800":"a\uDFFFb \ud83d\ude00"},"Env":["A=\ud800\ud83d\ude00"]}}'
+    config = codec.parse_config(head + said)
+    assert config.labels == {"\ufffd": "a\ufffdb \U0001f600"}
+    assert config.env == ("A=\ufffd\U0001f600",)
+    with pytest.raises(BadDocument, match="twice"):
+        codec.parse_config(head + rb'{"Labels":{"\ud800":"1","\ud801":"2"}}}')

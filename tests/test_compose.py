@@ -125,7 +125,7 @@ def test_what_is_wrong_is_told_with_its_line(text: str, said: str) -> None:
 
 
 def test_what_has_no_effect_is_remarked_and_unset_variables_too() -> None:
-    project = read("version: '3'\nservices:\n  a: {image: 'x$NONE', stdin_open: true, x-mine: 1}\n")
+    project = read("version: '3'\nservices:\n  a: {image: 'x$NONE', attach: true, x-mine: 1}\n")
     about = [each.partition(":")[0] for each in project.warnings]
     assert about == ['the variable "NONE" is not set', "line 1", "line 3"]
 

@@ -30,7 +30,9 @@ _TEXTS = {
     "working_dir": "workdir", "mac_address": "mac_address",
     "userns_mode": "userns", "runtime": "runtime",
 }  # fmt: skip
-_BOOLEANS = {"init": "init", "privileged": "privileged", "read_only": "read_only", "tty": "tty"}
+_BOOLEANS = {
+    "init": "init", "privileged": "privileged", "read_only": "read_only", "stdin_open": "interactive", "tty": "tty",
+}  # fmt: skip
 _INTEGERS = {"cpu_shares": "cpu_shares", "pids_limit": "pids_limit", "oom_score_adj": "oom_score_adj"}
 _LISTS = {
     "cap_add": "cap_add", "cap_drop": "cap_drop", "dns": "dns", "dns_opt": "dns_option",
@@ -44,7 +46,7 @@ _OTHERS = (
     "pull_policy", "scale", "secrets", "stop_grace_period", "ulimits", "volumes",
 )  # fmt: skip
 _WITHOUT_EFFECT = {
-    "attach": "output is asked for by name", "develop": "nothing is watched here", "stdin_open": "nobody types into it",
+    "attach": "output is asked for by name", "develop": "nothing is watched here",
     "storage_opt": "there are no such options", "cgroup_parent": "its control group is nbcontain's own",
     "domainname": "", "links": "services on a network find each other by name",
 }  # fmt: skip
@@ -197,7 +199,7 @@ class Reader:
         self._known(node, _SERVICE_KEYS, _REFUSED)
         said = node.members()
         for key in _WITHOUT_EFFECT:
-            if key in said and not (key == "stdin_open" and not said[key].boolean()):
+            if key in said:
                 self.warnings.append(f"line {said[key].line}: {said[key].place} has no effect: {_WITHOUT_EFFECT[key]}")
         run: dict[str, Any] = {}
         for key, field in _TEXTS.items():

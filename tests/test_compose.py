@@ -93,6 +93,29 @@ def test_env_files_have_quotes_comments_and_variables() -> None:
     assert env_file(text, {}) == {"A": "1", "B": "$A #", "C": "x\ny", "D": "12", "E": None}
 
 
+@pytest.mark.parametrize(
+    ("text", "means"),
+    [
+        ('KEY="one\ntwo ${A}"\nB=2', {"KEY": "one\ntwo x", "B": "2"}),
+        ("KEY='one\ntwo $A'\nB=2", {"KEY": "one\ntwo $A", "B": "2"}),
+        ("A=pa$1x\nB=\"p$\"\nC=$(cmd)\nD=a$$b", {"A": "pa$1x", "B": "p$", "C": "$(cmd)", "D": "a$b"}),
+        (r'C="x\ty\\z\"q\$A"', {"C": 'x\ty\\z"q$A'}),
+        (r"D='it\'s a\tb'", {"D": r"it's a\tb"}),
+        ("J: yaml\n\n# no\nE=a#b\nG=\nH # c\nI= ' x' # c\r\nK=1", {
+            "J": "yaml", "E": "a#b", "G": "", "H": None, "I": " x", "K": "1",
+        }),
+    ],
+)  # fmt: skip
+def test_env_files_say_what_they_say_to_compose(text: str, means: dict[str, str]) -> None:
+    assert env_file(text, {"A": "x"}) == means
+
+
+@pytest.mark.parametrize("text", ["OK=1\nfoo bar", "OK=1\nA='b", 'OK=1\nA="b\n', "OK=1\n=x"])
+def test_what_an_env_file_cannot_mean_is_told_with_its_line(text: str) -> None:
+    with pytest.raises(UsageError, match="line 2 of an env file"):
+        env_file(text, {})
+
+
 def test_yaml_is_read_as_compose_reads_it() -> None:
     tree = parse("a: on\nb: 22:22\nc: &x {d: 0x10}\ne: {<<: *x, f: ~}\n")
     assert tree.plain() == {"a": "on", "b": "22:22", "c": {"d": "0x10"}, "e": {"d": "0x10", "f": None}}

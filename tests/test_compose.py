@@ -125,7 +125,7 @@ def test_yaml_is_read_as_compose_reads_it() -> None:
     ("text", "said"),
     [
         ("services:\n  a: {imagee: x}", "line 2: services.a.imagee: there is no such key"),
-        ("services:\n  a:\n    image: x\n    extends: b", "line 4: services.a.extends: is not here"),
+        ("services:\n  a:\n    image: x\n    gpus: all", "line 4: services.a.gpus: is not here"),
         ("services:\n  a: {}", "neither an image nor a build context"),
         ("services:\n  a: {image: x, volumes: [v:/v]}", "refers to undefined volume v"),
         ("services:\n  a: {image: x, volumes: [{type: bind, target: /v}]}", "line 2: services.a.volumes[0]: source is"),

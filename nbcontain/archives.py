@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbcontain import container_facts
 from nbcontain.build.changed import changed
 from nbcontain.build.importer import Source, imported_image, told_of
 from nbcontain.errors import BadArchive, BadReference, ImageNotFound, StoreError, UsageError
@@ -18,6 +19,7 @@ from nbcontain.oci.indexes import entry_of, index_of
 from nbcontain.oci.platforms import choose, fits, require
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Container
+from nbcontain.runtime.lifetimes import health_from
 from nbcontain.store import destinations
 from nbcontain.store.archive_reader import read_archive
 from nbcontain.store.archive_writer import Saved, layers_of, write_archive, write_directory
@@ -268,12 +270,10 @@ class Archives:
 
 
 def _as_run(config: ImageConfig, container: Container) -> ImageConfig:
-    """The image's config with the command, the environment, the user and the labels of this container."""
-    process, info = container.bundle.spec.process, container.info
-    entrypoint = config.entrypoint or ()
-    if process.args[: len(entrypoint)] != entrypoint:
-        config = replace(config, entrypoint=None)
-        entrypoint = ()
+    """The image's config with what is this container's own, as `inspect` says it; its ONBUILD is over."""
+    spec, info = container.bundle.spec, container.info
+    process, said = spec.process, container_facts.config(info, spec)
+    stop_signal = info.stop_signal if config.stop_signal or info.stop_signal != "SIGTERM" else ""
     known = {entry.partition("=")[0]: entry for entry in config.env}
     # What this machine told it of its own, as of a proxy with a password, is for no image.
     told = info.options.get("told") or ()
@@ -283,8 +283,12 @@ def _as_run(config: ImageConfig, container: Container) -> ImageConfig:
         and (name in known or (name != "PATH" and entry not in told))
     )  # fmt: skip
     return replace(
-        config, cmd=process.args[len(entrypoint) :] or None, env=env, labels={**config.labels, **info.labels},
+        config, env=env, labels={**config.labels, **info.labels}, user=said["User"], stop_signal=stop_signal,
         working_dir=process.cwd if process.cwd != "/" else config.working_dir,
+        entrypoint=tuple(said["Entrypoint"]) if said["Entrypoint"] else None,
+        cmd=tuple(said["Cmd"]) if said["Cmd"] else None,
+        exposed_ports=tuple(sorted({*config.exposed_ports, *said.get("ExposedPorts", ())})),
+        healthcheck=health_from(info.health) if info.health or config.healthcheck else None, on_build=(),
     )  # fmt: skip
 
 

@@ -225,6 +225,10 @@ class Consoles:
         if container.status != "running":
             raise NotRunning(f"{container.name} is not running", hint=f"%container start -a {container.name}")
         session = ContainerSession(container, container.follow(from_now=True), None)
+        if not container.info.terminal:
+            # Nobody holds its other end where it was handed something to read, or nothing.
+            with suppress(OSError):
+                session.master = os.open(container.bundle.stdin, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         session.resize(size)
         return session
 

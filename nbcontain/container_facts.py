@@ -67,7 +67,8 @@ def config(info: ContainerInfo, spec: Spec) -> dict[str, Any]:
     found: dict[str, Any] = {
         "Hostname": spec.hostname, "Domainname": spec.domainname, "User": spec.annotations.get(USER, ""),
         "AttachStdin": opens and bool(attached), "AttachStdout": "stdout" in attached,
-        "AttachStderr": "stderr" in attached, "Tty": process.terminal, "OpenStdin": opens, "StdinOnce": opens,
+        "AttachStderr": "stderr" in attached, "Tty": process.terminal, "OpenStdin": opens,
+        "StdinOnce": opens and bool(attached),
         "Env": list(process.env), "Cmd": list(info.command[len(entrypoint) :]) or None, "Image": info.image,
         "Volumes": {each: {} for each in told.get("volumes", [])} or None, "WorkingDir": process.cwd,
         "Entrypoint": entrypoint or None, "OnBuild": None, "Labels": dict(info.labels), "StopSignal": info.stop_signal,

@@ -389,7 +389,7 @@ class Engine:
                 each.expect_more()
 
         def body(emit: Emit) -> RunResult | Container:
-            reads = options.interactive and not options.tty and "stdin" in seen
+            reads = options.interactive and not (options.tty or options.detach) and "stdin" in seen
             with (
                 leash or nullcontext(),
                 expecting() as foretell,

@@ -72,7 +72,7 @@ def _converse(session: Session, keys: DetachKeys, wanted: Interactive) -> str:
         kept = nullcontext() if is_raw else passing(session.signal if wanted.passes_signals else lambda _: False)
     with _woken_by_signals() as signals, kept, _resizing(session):
         poll.register(signals, select.POLLIN)
-        if typing and session.master >= 0:
+        if wanted.types and session.master >= 0:
             poll.register(0, select.POLLIN)
         threading.Thread(target=listen, name="nbcontain listening", daemon=True).start()
         while True:
@@ -88,7 +88,7 @@ def _converse(session: Session, keys: DetachKeys, wanted: Interactive) -> str:
             if not data:
                 poll.unregister(0)
                 continue
-            passed, leaves = keys.feed(data)
+            passed, leaves = keys.feed(data) if is_raw else (data, False)
             _type(session.master, passed, over)
             if leaves:
                 return "\r\n" * typing + _in_words(session.detach())

@@ -40,7 +40,7 @@ from nbcontain.errors import (
 )
 from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import Image, ImageConfig, Index, Platform
+from nbcontain.oci.image import Healthcheck, Image, ImageConfig, Index, Platform
 from nbcontain.oci.indexes import ImageIndex, entry_of, index_of
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.generate import RunOptions
@@ -589,6 +589,20 @@ def test_an_archive_that_is_cut_off_is_refused(engine: Engine, archives: Archive
 
 def run(engine: Engine, script: str, name: str, **options: Any) -> None:
     engine.run(RunOptions(image="busybox", name=name, command=("sh", "-c", script), **options)).result()
+
+
+def test_an_image_of_a_container_runs_as_that_did(engine: Engine, archives: Archives, busybox_image: str) -> None:
+    """Not as root again, where it was somebody else."""
+    run(engine, "exit 0", "c2", user="7:8", workdir="/tmp", stop_signal="SIGUSR1", health_cmd="true", health_retries=5,
+        publish=("127.0.0.1::80",), expose=("81",), network=("none",))  # fmt: skip
+    config = archives.commit(engine.container("c2"), "ran:1").result().config
+    assert (config.user, config.working_dir, config.stop_signal) == ("7:8", "/tmp", "SIGUSR1")
+    assert config.exposed_ports == ("80/tcp", "81/tcp")
+    assert config.healthcheck == Healthcheck(("CMD-SHELL", "true"), retries=5)
+    options = RunOptions(image="busybox", name="c3", entrypoint="echo", command=("a",), no_healthcheck=True)
+    engine.run(options).result()
+    config = archives.commit(engine.container("c3"), "ran:2").result().config
+    assert (config.entrypoint, config.cmd, config.healthcheck) == (("echo",), ("a",), None)
 
 
 def test_a_container_becomes_an_image_with_what_it_changed(

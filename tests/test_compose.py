@@ -94,6 +94,29 @@ def test_env_files_have_quotes_comments_and_variables() -> None:
     assert env_file(text, {}) == {"A": "1", "B": "$A #", "C": "x\ny", "D": "12", "E": None}
 
 
+@pytest.mark.parametrize(
+    ("text", "means"),
+    [
+        ('KEY="one\ntwo ${A}"\nB=2', {"KEY": "one\ntwo x", "B": "2"}),
+        ("KEY='one\ntwo $A'\nB=2", {"KEY": "one\ntwo $A", "B": "2"}),
+        ("A=pa$1x\nB=\"p$\"\nC=$(cmd)\nD=a$$b", {"A": "pa$1x", "B": "p$", "C": "$(cmd)", "D": "a$b"}),
+        (r'C="x\ty\\z\"q\$A"', {"C": 'x\ty\\z"q$A'}),
+        (r"D='it\'s a\tb'", {"D": r"it's a\tb"}),
+        ("J: yaml\n\n# no\nE=a#b\nG=\nH # c\nI= ' x' # c\r\nK=1", {
+            "J": "yaml", "E": "a#b", "G": "", "H": None, "I": " x", "K": "1",
+        }),
+    ],
+)  # fmt: skip
+def test_env_files_say_what_they_say_to_compose(text: str, means: dict[str, str]) -> None:
+    assert env_file(text, {"A": "x"}) == means
+
+
+@pytest.mark.parametrize("text", ["OK=1\nfoo bar", "OK=1\nA='b", 'OK=1\nA="b\n', "OK=1\n=x"])
+def test_what_an_env_file_cannot_mean_is_told_with_its_line(text: str) -> None:
+    with pytest.raises(UsageError, match="line 2 of an env file"):
+        env_file(text, {})
+
+
 def test_yaml_is_read_as_compose_reads_it() -> None:
     tree = parse("a: on\nb: 22:22\nc: &x {d: 0x10}\ne: {<<: *x, f: ~}\n")
     assert tree.plain() == {"a": "on", "b": "22:22", "c": {"d": "0x10"}, "e": {"d": "0x10", "f": None}}
@@ -103,7 +126,7 @@ def test_yaml_is_read_as_compose_reads_it() -> None:
     ("text", "said"),
     [
         ("services:\n  a: {imagee: x}", "line 2: services.a.imagee: there is no such key"),
-        ("services:\n  a:\n    image: x\n    extends: b", "line 4: services.a.extends: is not here"),
+        ("services:\n  a:\n    image: x\n    gpus: all", "line 4: services.a.gpus: is not here"),
         ("services:\n  a: {}", "neither an image nor a build context"),
         ("services:\n  a: {image: x, volumes: [v:/v]}", "refers to undefined volume v"),
         ("services:\n  a: {image: x, volumes: [{type: bind, target: /v}]}", "line 2: services.a.volumes[0]: source is"),
@@ -127,7 +150,7 @@ def test_what_is_wrong_is_told_with_its_line(text: str, said: str) -> None:
 
 
 def test_what_has_no_effect_is_remarked_and_unset_variables_too() -> None:
-    project = read("version: '3'\nservices:\n  a: {image: 'x$NONE', stdin_open: true, x-mine: 1}\n")
+    project = read("version: '3'\nservices:\n  a: {image: 'x$NONE', attach: true, x-mine: 1}\n")
     about = [each.partition(":")[0] for each in project.warnings]
     assert about == ['the variable "NONE" is not set', "line 1", "line 3"]
 

@@ -60,6 +60,43 @@ def test_what_was_taken_away_can_be_said_again() -> None:
     assert merged(*map(parse, texts)).plain() == {"services": {"a": {"user": "y"}}}
 
 
+def test_a_service_extends_another_of_its_file_or_of_one_beside_it(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text("""\
+name: p
+services:
+  a: {extends: base, environment: [B=2], user: !reset null}
+  base: {image: i, command: c, environment: {A: 1}, ports: ["1:1"], user: u, depends_on: [d]}
+  b: {extends: {service: a}, ports: ["2:2"], command: !override other}
+  d: {extends: {file: more.yaml, service: x}, environment: {Q: z}}
+""")
+    more = "services:\n  x: {extends: y, image: x}\n  y: {image: y, cap_add: [SYS_TIME]}\n"
+    (tmp_path / "more.yaml").write_text(more)
+    project, tree = engine.compose.read(Source(files=(str(tmp_path / "compose.yaml"),)))
+    assert tree.plain()["services"]["b"] == {
+        "image": "i", "command": "other", "environment": {"A": 1, "B": "2"}, "ports": ["1:1", "2:2"],
+        "depends_on": ["d"],
+    }  # fmt: skip
+    assert [each.name for each in project.services] == ["a", "base", "b", "d"]
+    found = project.service("d")
+    assert (found.image, found.run.cap_add, found.run.environment) == ("x", ("SYS_TIME",), ("Q=z",))
+
+
+@pytest.mark.parametrize(
+    ("services", "said"),
+    [
+        ("a: {extends: b}\n  b: {extends: a}", "a -> b -> a is a circle"),
+        ("a: {extends: c, image: i}", "line 2: services.a.extends: there is no service c"),
+        ("a: {extends: {service: a, file: ../x.yaml}}", "is in another directory"),
+        ("a: {extends: {service: a, file: x.yaml}}", "cannot read"),
+        ("a: {extends: {service: b, flie: x}}", "there is no such key: flie"),
+    ],
+)
+def test_what_cannot_be_extended_is_told(engine: Engine, tmp_path: Path, services: str, said: str) -> None:
+    (tmp_path / "compose.yaml").write_text(f"services:\n  {services}\n")
+    with pytest.raises(UsageError, match=said):
+        engine.compose.read(Source(files=(str(tmp_path / "compose.yaml"),)))
+
+
 def test_what_is_wrong_is_told_with_its_file(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text("services:\n  a: {image: x, cap_add: [SYS_TIME]}\n")
     (tmp_path / "two.yaml").write_text("services:\n  a:\n    cap_add: {A: b}\n")

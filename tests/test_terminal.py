@@ -45,6 +45,18 @@ def nbcontain(root: Path, busybox_context: Path) -> Nbcontain:
     return run
 
 
+def test_standard_input_stays_open_where_nobody_is_attached(nbcontain: Nbcontain) -> None:
+    nbcontain("run", "-d", "-i", "--name", "one", "box", "cat")
+    nbcontain("create", "-i", "--name", "two", "box", "sh", "-c", "read word; echo got $word; exit 4")
+    nbcontain("start", "two")
+    attached = nbcontain("attach", "two", stdin="hello\n")
+    assert (attached.returncode, attached.stdout) == (4, "got hello\n")
+    assert nbcontain("ps", "--format", "{{.Names}}").stdout == "one\n"
+    nbcontain("run", "-d", "--name", "three", "box", "cat")
+    assert nbcontain("wait", "three").stdout == "0\n"
+    assert nbcontain("rm", "-f", "one", "two", "three").returncode == 0
+
+
 def test_the_words_of_a_docker_tutorial_work(profile: str, nbcontain: Nbcontain) -> None:
     assert nbcontain("run", "--rm", "box").stdout == "hello\n"
     started = nbcontain("run", "-d", "--name", "web", "box", "sh", "-c", PATIENT)

@@ -291,6 +291,6 @@ def container_attach(engine: Engine, words: AttachWords) -> Interactive:
     has_terminal = container.info.terminal
     return Interactive(
         lambda size, _: engine.consoles.attach(container, size), words.detach_keys,
-        types=has_terminal and not words.no_stdin, is_raw=has_terminal, passes_signals=words.sig_proxy,
+        types=not words.no_stdin, is_raw=has_terminal, passes_signals=words.sig_proxy,
         elsewhere=lambda: container,
     )  # fmt: skip

@@ -6,11 +6,13 @@ What is read is text; whoever asks for a number or a truth says so, as compose d
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import yaml
 
+from nbcontain.dockerfile.nearest import nearest
 from nbcontain.errors import UsageError
 from nbcontain.truth import truth
 from nbcontain.values import dataclass
@@ -111,6 +113,17 @@ class Node:
         if not isinstance(self.value, dict):
             self.wrong("must be names and values", "NAME: VALUE, a line each")
         return self.value
+
+    def only(self, keys: Collection[str], refused: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Raise UsageError for a name that is none of these; `refused` is what to do without those that exist."""
+        for key, each in self.members().items():
+            if key.startswith("x-"):
+                continue
+            if key in refused:
+                each.wrong("is not here", refused[key])
+            if key not in keys:
+                near = nearest(key, keys)
+                each.wrong("there is no such key", f"did you mean {near}?" if near else "")
 
     def items(self) -> list[Node]:
         """A list; none where nothing is written."""

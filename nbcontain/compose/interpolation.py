@@ -101,24 +101,50 @@ def _refused(text: str) -> UsageError:
     )  # fmt: skip
 
 
+_ENTRY = re.compile(
+    r"""\s*(?:\#[^\n]*|(?:export[ \t]+)?(?P<name>[^\s=:\#]+)[ \t]*"""
+    r"""(?:[=:][ \t]*(?:'(?P<single>(?:\\'|[^'])*)'|"(?P<double>(?:\\.|[^"\\])*)"|(?P<plain>[^'"\s][^\n]*)?))?"""
+    r"""(?P<rest>[^\n]*))(?:\n|\Z)""",
+    re.DOTALL,
+)
+_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "$": "$$"}
+_ALONE = re.compile(r"\$\$|\$(?![A-Za-z_{])")
+
+
 def env_file(text: str, values: Mapping[str, str]) -> dict[str, str | None]:
-    """The lines of a .env file: NAME=value, with quotes, comments and variables; None for a name alone."""
+    """What a .env file says, as compose reads it: NAME=value, quoted or not, and variables; None for a name alone.
+
+    What is in quotes may go over several lines; in '' it is as it is written. A $ that begins no variable is one.
+    Raises UsageError.
+    """
     found: dict[str, str | None] = {}
-    for line in text.splitlines():
-        line = line.strip().removeprefix("export ").lstrip()
-        if not line or line.startswith("#"):
+    text, at = text.replace("\r\n", "\n").rstrip(), 0
+    while at < len(text):
+        entry = _ENTRY.match(text, at)
+        line = text.count("\n", 0, at) + 1
+        if entry is None:
+            raise UsageError(f"line {line} of an env file names no variable", hint="NAME=value")
+        at = entry.end()
+        name, single, double, plain = entry.group("name", "single", "double", "plain")
+        if name is None:
             continue
-        name, sign, value = line.partition("=")
-        name, value = name.strip(), value.strip()
-        if not sign:
-            found[name] = None
-        elif value[:1] == "'" and (end := value.find("'", 1)) > 0:
-            found[name] = value[1:end]
+        rest = entry["rest"].strip()
+        if rest[:1] in ("'", '"') and single is double is plain is None:
+            raise UsageError(f"line {line} of an env file: a quote is not closed", why=rest, hint="NAME='value'")
+        if single is not None:
+            found[name] = single.replace("\\'", "'")
+        elif double is not None:
+            value = re.sub(r"\\([nrt$\"\\])", lambda each: _ESCAPED.get(each[1], each[1]), double)
+            found[name] = _expanded(value, found, values)
+        elif re.match(rf"\s*(?:export\s+)?{re.escape(name)}[ \t]*[=:]", entry[0]):
+            found[name] = _expanded(re.split(r"\s#", plain or "", maxsplit=1)[0].strip(), found, values)
+        elif rest and not rest.startswith("#"):
+            raise UsageError(f"line {line} of an env file: {name} {rest}: a name has no space", hint="NAME=value")
         else:
-            if value[:1] == '"' and (end := value.rfind('"')) > 0:
-                value = value[1:end].replace("\\n", "\n").replace('\\"', '"')
-            else:
-                value = re.split(r"\s#", value, maxsplit=1)[0].strip()
-            known = {**values, **{key: each for key, each in found.items() if each is not None}}
-            found[name] = filled(value, known)
+            found[name] = None
     return found
+
+
+def _expanded(text: str, found: Mapping[str, str | None], values: Mapping[str, str]) -> str:
+    known = {**values, **{name: each for name, each in found.items() if each is not None}}
+    return filled(_ALONE.sub("$$", text), known)

@@ -21,8 +21,8 @@ def merged(first: Node, *others: Node) -> Node:
 
 
 def laid_over(below: Node, above: Node, place: str) -> Node:
-    """One value of that place over another; `services.NAME` is a service's."""
-    return _without_resets(_merged(below, above, place))
+    """One value of that place over another; `services.NAME` is a service's. What is taken away is still told."""
+    return _merged(below, above, place)
 
 
 def _merged(below: Node, above: Node, place: str) -> Node:  # noqa: RET503 - `wrong` raises

@@ -14,15 +14,14 @@ from typing import Any
 
 from nbcontain.compose import values
 from nbcontain.compose.document import Node, parse
+from nbcontain.compose.extending import extended
 from nbcontain.compose.interpolation import env_file, filled
 from nbcontain.compose.merging import merged
 from nbcontain.compose.model import CONDITIONS, Build, Dependency, Given, Joined, Project, Service, Shared
 from nbcontain.compose.mounts import volume
-from nbcontain.dockerfile.nearest import nearest
 from nbcontain.errors import UsageError
 from nbcontain.runtime.generate import RunOptions
 
-_NONE: Mapping[str, str] = {}
 _TEXTS = {
     "cpuset": "cpuset_cpus", "hostname": "hostname", "mem_limit": "memory",
     "mem_reservation": "memory_reservation", "memswap_limit": "memory_swap", "cpus": "cpus", "pid": "pid", "ipc": "ipc",
@@ -30,7 +29,9 @@ _TEXTS = {
     "working_dir": "workdir", "mac_address": "mac_address",
     "userns_mode": "userns", "runtime": "runtime",
 }  # fmt: skip
-_BOOLEANS = {"init": "init", "privileged": "privileged", "read_only": "read_only", "tty": "tty"}
+_BOOLEANS = {
+    "init": "init", "privileged": "privileged", "read_only": "read_only", "stdin_open": "interactive", "tty": "tty",
+}  # fmt: skip
 _INTEGERS = {"cpu_shares": "cpu_shares", "pids_limit": "pids_limit", "oom_score_adj": "oom_score_adj"}
 _LISTS = {
     "cap_add": "cap_add", "cap_drop": "cap_drop", "dns": "dns", "dns_opt": "dns_option",
@@ -44,12 +45,12 @@ _OTHERS = (
     "pull_policy", "scale", "secrets", "stop_grace_period", "ulimits", "volumes",
 )  # fmt: skip
 _WITHOUT_EFFECT = {
-    "attach": "output is asked for by name", "develop": "nothing is watched here", "stdin_open": "nobody types into it",
+    "attach": "output is asked for by name", "develop": "nothing is watched here",
     "storage_opt": "there are no such options", "cgroup_parent": "its control group is nbcontain's own",
     "domainname": "", "links": "services on a network find each other by name",
 }  # fmt: skip
 _REFUSED = {
-    "extends": "write the keys out, or share them with an anchor and <<", "provider": "there are no plugins",
+    "provider": "there are no plugins",
     "volumes_from": "name the volume in both services", "external_links": "put both on one external network",
     "uts": "", "blkio_config": "",
     "credential_spec": "that is for Windows", "isolation": "that is for Windows", "gpus": "",
@@ -85,10 +86,22 @@ class Reader:
                 node.wrong(error.message + (f": {error.why}" if error.why else ""), error.hint)
 
         named = [os.path.basename(each) for each in files] if len(files) > 1 else ["compose file"] * len(texts)
-        root = merged(*(parse(text, fill, source) for text, source in zip(texts, named, strict=True)))
+
+        def other(node: Node) -> Node:
+            """A file that a service of another extends."""
+            path = self._path(node.text())
+            if path.parent.resolve() != self.directory:
+                node.wrong("is in another directory, and its paths would be seen from there", "a file beside this one")
+            try:
+                return parse(self._read(path), fill, path.name)
+            except (OSError, UnicodeDecodeError) as error:
+                node.wrong(f"cannot read {path}", str(error))
+
+        roots = (parse(text, fill, source) for text, source in zip(texts, named, strict=True))
+        root = merged(*(extended(each, other) for each in roots))
         self.warnings += [f'the variable "{each}" is not set: a blank text stands for it' for each in unset]
         top = root.members()
-        self._known(root, ("name", "version", "services", "networks", "volumes", "configs", "secrets"),
+        root.only(("name", "version", "services", "networks", "volumes", "configs", "secrets"),
                     {"include": "put all services into one file", "models": ""})  # fmt: skip
         if "version" in top:
             self.warnings.append(f"line {top['version'].line}: version is obsolete, and means nothing")
@@ -123,16 +136,6 @@ class Reader:
         )  # fmt: skip
         return project, root
 
-    def _known(self, node: Node, keys: tuple[str, ...] | frozenset[str], refused: Mapping[str, str] = _NONE) -> None:
-        for key, each in node.members().items():
-            if key.startswith("x-"):
-                continue
-            if key in refused:
-                each.wrong("is not here", refused[key])
-            if key not in keys:
-                near = nearest(key, keys)
-                each.wrong("there is no such key", f"did you mean {near}?" if near else "")
-
     # --- networks, volumes, secrets ---
 
     def _shared(self, top: Mapping[str, Node], kind: str, into: dict[str, Shared]) -> None:
@@ -141,7 +144,7 @@ class Reader:
                 "networks": ("driver", "driver_opts", "internal", "enable_ipv6", "enable_ipv4", "ipam", "attachable"),
                 "volumes": ("driver", "driver_opts"),
             }[kind]
-            self._known(node, ("name", "external", "labels", *own))
+            node.only(("name", "external", "labels", *own))
             said = node.members()
             external = "external" in said and said["external"].boolean()
             default = key if external else f"{self.name}_{key}"
@@ -160,10 +163,10 @@ class Reader:
             "options": tuple(f"{name}={value}" for name, value in values.options(said.get("driver_opts")).items()),
         }
         if (ipam := said.get("ipam")) is not None:
-            self._known(ipam, ("driver", "config", "options"))
+            ipam.only(("driver", "config", "options"))
             config = ipam.members().get("config")
             for each in config.items() if config else ():
-                self._known(each, ("subnet", "gateway", "ip_range", "aux_addresses"))
+                each.only(("subnet", "gateway", "ip_range", "aux_addresses"))
                 for key, name in (("subnet", "subnets"), ("gateway", "gateways"), ("ip_range", "ranges")):
                     if (value := each.members().get(key)) is not None:
                         found[name] = (*found.get(name, ()), value.text())
@@ -171,7 +174,7 @@ class Reader:
 
     def _source(self, node: Node) -> tuple[str, str]:  # noqa: RET503 - `wrong` raises
         """Where a secret or config is from."""
-        self._known(node, ("file", "environment", "content", "name", "labels", "template_driver"),
+        node.only(("file", "environment", "content", "name", "labels", "template_driver"),
                     {"external": "it is a file, a variable, or written here", "driver": ""})  # fmt: skip
         said = node.members()
         if "file" in said:
@@ -194,10 +197,10 @@ class Reader:
     def _service(self, name: str, node: Node) -> Service:
         if not re.fullmatch(r"[a-zA-Z0-9._-]+", name):
             node.wrong("a service's name has letters, digits, - . and _ alone")
-        self._known(node, _SERVICE_KEYS, _REFUSED)
+        node.only(_SERVICE_KEYS, _REFUSED)
         said = node.members()
         for key in _WITHOUT_EFFECT:
-            if key in said and not (key == "stdin_open" and not said[key].boolean()):
+            if key in said:
                 self.warnings.append(f"line {said[key].line}: {said[key].place} has no effect: {_WITHOUT_EFFECT[key]}")
         run: dict[str, Any] = {}
         for key, field in _TEXTS.items():
@@ -268,7 +271,7 @@ class Reader:
         if "stop_grace_period" in said:
             run["stop_timeout"] = round(values.duration(said["stop_grace_period"]) / 1e9)
         if "logging" in said:
-            self._known(said["logging"], ("driver", "options"))
+            said["logging"].only(("driver", "options"))
             logging = said["logging"].members()
             run["log_driver"] = logging["driver"].text() if "driver" in logging else ""
             run["log_opts"] = tuple(f"{name}={value}" for name, value in values.options(logging.get("options")).items())
@@ -277,7 +280,7 @@ class Reader:
         if "healthcheck" not in said:
             return run
         check = said["healthcheck"]
-        self._known(check, ("test", "interval", "timeout", "retries", "start_period", "start_interval", "disable"))
+        check.only(("test", "interval", "timeout", "retries", "start_period", "start_interval", "disable"))
         told = check.members()
         if "disable" in told and told["disable"].boolean():
             return {**run, "no_healthcheck": True}
@@ -298,7 +301,7 @@ class Reader:
     def _limits(self, said: Mapping[str, Node]) -> dict[str, Any]:
         if "deploy" not in said:
             return {}
-        self._known(said["deploy"], ("resources", "replicas", "mode", "labels", "restart_policy", "update_config",
+        said["deploy"].only(("resources", "replicas", "mode", "labels", "restart_policy", "update_config",
                                      "rollback_config", "placement", "endpoint_mode"))  # fmt: skip
         deploy = said["deploy"].members()
         for key in ("restart_policy", "update_config", "rollback_config", "placement", "endpoint_mode", "mode"):
@@ -306,7 +309,7 @@ class Reader:
                 self.warnings.append(f"line {deploy[key].line}: {deploy[key].place} has no effect: that is for a swarm")
         run: dict[str, Any] = {}
         if "resources" in deploy:
-            self._known(deploy["resources"], ("limits", "reservations"))
+            deploy["resources"].only(("limits", "reservations"))
             resources = deploy["resources"].members()
             limits = resources["limits"].members() if "limits" in resources else {}
             for key, field in (("cpus", "cpus"), ("memory", "memory")):
@@ -366,7 +369,7 @@ class Reader:
             if isinstance(node.value, str):
                 found.append((node.text(), home + node.text(), node))
                 continue
-            self._known(node, ("source", "target", "uid", "gid", "mode"))
+            node.only(("source", "target", "uid", "gid", "mode"))
             told = node.members()
             source = told["source"].text() if "source" in told else node.wrong("source is missing")
             target = told["target"].text() if "target" in told else source
@@ -391,7 +394,7 @@ class Reader:
             return tuple(Joined(self._network_key(each.text(), each)) for each in node.items()), ""
         found = []
         for key, each in node.members().items():
-            self._known(each, ("aliases", "ipv4_address", "ipv6_address", "mac_address", "priority", "gw_priority"))
+            each.only(("aliases", "ipv4_address", "ipv6_address", "mac_address", "priority", "gw_priority"))
             told = each.members()
             words = [f"alias={alias}" for alias in told["aliases"].texts()] if "aliases" in told else []
             for name, word in (("ipv4_address", "ip"), ("ipv6_address", "ip6"), ("mac_address", "mac-address")):
@@ -410,7 +413,7 @@ class Reader:
             return tuple(map(Dependency, node.texts()))
         found = []
         for name, each in node.members().items():
-            self._known(each, ("condition", "required", "restart"))
+            each.only(("condition", "required", "restart"))
             told = each.members()
             condition = told["condition"].text() if "condition" in told else CONDITIONS[0]
             if condition not in CONDITIONS:
@@ -421,7 +424,7 @@ class Reader:
     def _port(self, node: Node) -> list[str]:
         if isinstance(node.value, str):
             return [node.text()]
-        self._known(node, ("target", "published", "host_ip", "protocol", "mode", "name", "app_protocol"))
+        node.only(("target", "published", "host_ip", "protocol", "mode", "name", "app_protocol"))
         told = {name: each.text() for name, each in node.members().items()}
         if "target" not in told:
             node.wrong("target is missing", "target: 80, the port inside")
@@ -433,7 +436,7 @@ class Reader:
     def _build(self, node: Node) -> Build:
         if isinstance(node.value, str):
             return Build(self._path(node.text()))
-        self._known(node, ("context", "dockerfile", "dockerfile_inline", "args", "target", "labels", "no_cache", "tags",
+        node.only(("context", "dockerfile", "dockerfile_inline", "args", "target", "labels", "no_cache", "tags",
                            "pull"),
                     dict.fromkeys(("additional_contexts", "cache_from", "cache_to", "entitlements", "extra_hosts",
                                    "isolation", "network", "platforms", "privileged", "provenance", "sbom", "secrets",

@@ -67,6 +67,9 @@ def wish(
     exposed = tuple(dict.fromkeys(port for text in (*image_ports, *said.expose) for port in words.exposed(text)))
     if said.publish_all:
         published = (*published, *words.unasked(exposed, published))
+    # What is published is exposed, too: `inspect` says so, and an image that is made of the container.
+    asked = (f"{each.container_port}/{each.protocol}" for each in published)
+    exposed = tuple(dict.fromkeys((*exposed, *asked)))
     _refuse(said, mode, published, hosts)
     notices: tuple[str, ...] = ()
     if published and mode == "host":

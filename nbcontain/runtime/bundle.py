@@ -205,6 +205,11 @@ class Bundle:
         """What happened in it."""
         return FileJournal(self.path / "journal.jsonl", self.is_alive)
 
+    @property
+    def stdin(self) -> Path:
+        """The pipe that its program reads where that is to stay open (-i) and nobody hands it anything."""
+        return self.path / "stdin"
+
     def follow(self, **wanted: Any) -> Generator[Record]:
         """The same as `batches`, one record after the other."""
         return one_by_one(self.batches(**wanted))

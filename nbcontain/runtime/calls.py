@@ -48,7 +48,7 @@ def be_program(
         ends = [null, os.dup(null), os.dup(null), *secrets]
     else:
         if stdin < 0:
-            stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+            stdin = _unfed(bundle)
         pipes = {stream: os.pipe2(os.O_CLOEXEC) for stream in ("stdout", "stderr")}
         ends = [stdin, pipes["stdout"][1], pipes["stderr"][1], *secrets]
     opened: dict[int, int] = {}
@@ -89,6 +89,20 @@ def be_program(
         # The container can open its pipe by /proc/self/fd/1 and take away what poll saw.
         os.set_blocking(reading, False)
     return {reading: stream for stream, (reading, _) in pipes.items()}
+
+
+def _unfed(bundle: Bundle) -> int:
+    """What a program reads whom nobody hands anything: nothing, or with -i a pipe without an end, so that it waits.
+
+    As its own descriptor of that can be written to there is always somebody who might; `attach` does.
+    """
+    if (bundle.info.options.get("said") or {}).get("open_stdin"):
+        # Where a file system has no pipes, there is nothing to read.
+        with suppress(OSError):
+            with suppress(FileExistsError):
+                os.mkfifo(bundle.stdin, 0o600)
+            return os.open(bundle.stdin, os.O_RDWR | os.O_CLOEXEC)
+    return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _held(bundle: Bundle, message: Message) -> list[str]:

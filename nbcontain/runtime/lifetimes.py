@@ -113,6 +113,13 @@ def health_of(config: ImageConfig, options: LifeOptions) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value}
 
 
+def health_from(said: Mapping[str, Any]) -> Healthcheck:
+    """What `health_of` said, as an image says it; {} is that there is to be no check."""
+    test = tuple(said.get("Test", ())) or ("NONE",)
+    names = ("Interval", "Timeout", "StartPeriod", "StartInterval", "Retries")
+    return Healthcheck(test, *(int(said.get(name, 0)) for name in names))
+
+
 # --- the log --------------------------------------------------------------------------------------
 
 

@@ -317,6 +317,7 @@ def test_a_project_comes_up_in_order_changes_where_it_changed_and_leaves_nothing
     second = up(SHOP.replace("cat /run", "cat  /run"))
     assert (second["cache"], second["migrate"]) == (first["cache"], first["migrate"])
     assert second["web"] != first["web"]
+    assert Started("cache", "cache runs already", "compose") in told
     assert [each.name for each in engine.containers(("label=com.docker.compose.project=shop",))]
     gone = engine.compose.down("shop", told.append, volumes=True, timeout_s=5)
     assert gone == ["shop-web-1", "shop-migrate-1", "shop-cache-1", "shop_data"]

@@ -284,8 +284,8 @@ class Compose:
         """Do one step of the plan."""
         engine, service = self._engine, step.service
         if step.verb == "keep":
-            emit(Started(step.name, step.name, _ROOT))
-            emit(Finished(step.name, "cached", "runs already"))
+            emit(Started(step.name, f"{step.name} runs already", _ROOT))
+            emit(Finished(step.name, "done"))
             return
         with scope(emit, step.name, f"{step.verb} {step.name}", _ROOT):
             if step.verb == "remove":

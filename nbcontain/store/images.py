@@ -70,7 +70,7 @@ class Images:
             try:
                 return self._choose([*self._spread(entries), *reversed(beside)], platform, reference)
             except NoSuchPlatform as error:
-                raise ImageNotFound(f"no image {reference.familiar!r} for {platform} here", hint=f"here {error.why}") from None
+                raise ImageNotFound(f"no image {reference.familiar!r} for {platform} here", hint=error.why) from None
         plain = [entry for entry in entries if entry.media_type in codec.MANIFESTS]
         return self._image(plain[0]) if plain else self._choose(self._spread(entries), Platform.here(), reference)
 

@@ -34,7 +34,7 @@ def test_who_asks_for_another_platform_hears_which_there_are(store: Store) -> No
     image = add_image(store, "x")
     with pytest.raises(ImageNotFound) as caught:
         store.images.get(HELLO, replace(image.config.platform, architecture="s390x"))
-    assert caught.value.hint == f"here there are: {image.config.platform}"
+    assert caught.value.hint == f"there are: {image.config.platform}"
 
 
 def test_another_process_sees_the_same(store: Store) -> None:

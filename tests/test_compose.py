@@ -412,7 +412,7 @@ services:
     image: busybox
     profiles: [tools]
     entrypoint: [sh, -c]
-    command: ["echo by itself"]
+    command: ["echo by itself$NOBODY"]
     environment: {WHO: file}
     ports: ["80:80"]
     restart: always
@@ -430,7 +430,12 @@ def test_a_container_of_its_own_is_run_as_the_service_says(engine: Engine, busyb
         value = command.function(engine, options)
         return value.task.result() if isinstance(value, InProgress) else value
 
-    assert compose("run", "--rm", "--no-deps", "tool").stdout == "by itself\n"
+    told = subprocess.run(
+        [sys.executable, "-m", "nbcontain", "compose", "run", "--rm", "--no-deps", "tool"], capture_output=True,
+        text=True, env={**os.environ, "NBCONTAIN_ROOT": str(engine.layout.root)}, cwd=tmp_path, check=True,
+    )  # fmt: skip
+    assert told.stdout == "by itself\n"
+    assert told.stderr.count('the variable "NOBODY" is not set') == 1
     assert engine.containers() == []
     asked = compose("run", "-e", "WHO=me", "tool", "echo $WHO; cat /run/secrets/key; exit")
     assert asked.stdout == "me\nhidden"

@@ -14,7 +14,7 @@ from nbcontain.commands.table import command
 from nbcontain.compose.model import Service
 from nbcontain.display.values import InProgress, Interactive
 from nbcontain.errors import Cancelled
-from nbcontain.events import Emit
+from nbcontain.events import Emit, Event, Notice, Started
 from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.task import Task
@@ -77,11 +77,22 @@ def compose_run(engine: Engine, words: RunWords) -> InProgress[Any] | Interactiv
     runs: list[Task[Any]] = []
 
     def body(emit: Emit) -> Any:
-        run = engine.run(options(emit), around=given if service.given else nullcontext)
+        # What was remarked on the way is told on the program's card, which takes the place of all others.
+        held: list[Notice] = []
+
+        def on_the_way(event: Event) -> None:
+            if isinstance(event, Notice) and event.kind == "warning" and not words.detach:
+                held.append(event)
+            else:
+                emit(event)
+
+        run = engine.run(options(on_the_way), around=given if service.given else nullcontext)
         runs.append(run)
         try:
             for record in run.journal.follow() if not words.detach else ():
                 emit(record.event)
+                while held and isinstance(record.event, Started):
+                    emit(replace(held.pop(0), task=record.event.task, kind=""))
         except Cancelled:
             run.cancel()
             run.wait()

@@ -104,8 +104,6 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
 
 KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
     "compose": {
-        "run": "%compose up -d SERVICE and %compose exec SERVICE COMMAND do it in a container that stays; "
-        "%container run --rm --network PROJECT_default IMAGE COMMAND in one of its own",
         "create": "%compose up --no-start makes them",
         "images": "%compose ps and %compose config --images tell them",
         "volumes": "%volume ls --filter label=com.docker.compose.project=PROJECT lists them",

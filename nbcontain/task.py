@@ -14,9 +14,6 @@ from nbcontain.journal import MemoryJournal
 T = TypeVar("T")
 U = TypeVar("U")
 
-_AT_ONCE = 50
-"""As many containers docker stops at the same time."""
-
 _HEARTBEAT_S = 0.1
 """How often an awaiting cell wakes: an interrupt cancels its future, but does not wake a sleeping loop."""
 
@@ -130,13 +127,12 @@ class Task(Generic[T]):
 def at_once(items: Sequence[T], act: Callable[[T], U], name: str) -> list[U]:
     """What `act` gives for each of these, in their order, each on a thread of its own.
 
-    The first error is raised when all have ended.
+    The first error is raised when all have ended. A pool of concurrent.futures would not do: a program that was
+    interrupted, and ends, waits for its threads.
     """
     if len(items) < 2:
         return [act(each) for each in items]
-    # Only who has several has it loaded.
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(min(len(items), _AT_ONCE), f"nbcontain {name}") as pool:
-        running = [pool.submit(contextvars.copy_context().run, act, each) for each in items]
-    return [each.result() for each in running]
+    tasks = [Task(name, lambda emit, each=each: act(each)) for each in items]  # type: ignore[misc]
+    for task in tasks:
+        task.wait()
+    return [task.result() for task in tasks]

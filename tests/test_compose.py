@@ -340,6 +340,7 @@ def test_a_project_comes_up_in_order_changes_where_it_changed_and_leaves_nothing
     second = up(SHOP.replace("cat /run", "cat  /run"))
     assert (second["cache"], second["migrate"]) == (first["cache"], first["migrate"])
     assert second["web"] != first["web"]
+    assert Started("cache", "cache runs already", "compose") in told
     assert [each.name for each in engine.containers(("label=com.docker.compose.project=shop",))]
     gone = engine.compose.down("shop", told.append, volumes=True, timeout_s=5)
     assert gone == ["shop-web-1", "shop-migrate-1", "shop-cache-1", "shop_data"]
@@ -423,6 +424,62 @@ def test_a_service_is_scaled_up_and_down(engine: Engine, busybox_image: str, tmp
     with pytest.raises(UsageError, match="says no number"):
         compose("up", "--scale", "web")
     compose("down")
+    assert engine.containers() == []
+
+
+RUNS = """\
+name: once
+services:
+  db: {image: busybox, init: true, command: sleep 600, stop_grace_period: 1s}
+  tool:
+    image: busybox
+    profiles: [tools]
+    entrypoint: [sh, -c]
+    command: ["echo by itself$NOBODY"]
+    environment: {WHO: file}
+    ports: ["80:80"]
+    restart: always
+    secrets: [key]
+    depends_on: [db]
+secrets: {key: {content: hidden}}
+"""
+
+
+def test_a_container_of_its_own_is_run_as_the_service_says(engine: Engine, busybox_image: str, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(RUNS)
+
+    def compose(*words: str) -> Any:
+        command, options = parse_words("", ["compose", "-f", str(tmp_path / "compose.yaml"), *words])
+        value = command.function(engine, options)
+        return value.task.result() if isinstance(value, InProgress) else value
+
+    told = subprocess.run(
+        [sys.executable, "-m", "nbcontain", "compose", "run", "--rm", "--no-deps", "tool"], capture_output=True,
+        text=True, env={**os.environ, "NBCONTAIN_ROOT": str(engine.layout.root)}, cwd=tmp_path, check=True,
+    )  # fmt: skip
+    assert told.stdout == "by itself\n"
+    assert told.stderr.count('the variable "NOBODY" is not set') == 1
+    assert engine.containers() == []
+    asked = compose("run", "-e", "WHO=me", "tool", "echo $WHO; cat /run/secrets/key; exit")
+    assert asked.stdout == "me\nhidden"
+    assert [each.name for each in engine.compose.containers("once")] == ["once-db-1"]
+    (other,) = (each for each in engine.containers() if each.name.startswith("once-tool-run-"))
+    assert (other.info.restart, other.info.labels[model.ONE_OFF]) == ("", "True")
+    with pytest.raises(ContainerFailed, match="exit code 3"):
+        compose("run", "--rm", "-T", "--entrypoint", "sh", "tool", "-c", "exit 3")
+    assert compose("run", "-d", "--name", "mine", "tool", "sleep 600").status == "running"
+    compose("down", "-t", "0")
+    assert engine.containers() == []
+
+
+def test_whoever_runs_one_and_has_enough_ends_it(engine: Engine, busybox_image: str, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(RUNS)
+    command, options = parse_words("", ["compose", "-f", str(tmp_path / "compose.yaml"), "run", "--rm", "--no-deps",
+                                        "tool", "sleep 600"])  # fmt: skip
+    task: Task[Any] = command.function(engine, options).task  # type: ignore[attr-defined]
+    until(lambda: [each.status for each in engine.containers()] == ["running"])
+    task.cancel()
+    assert task.wait(5)
     assert engine.containers() == []
 
 

@@ -29,6 +29,11 @@ def _on_each(
     return InProgress(Task(f"{verb} {name}", body), "work")
 
 
+def _if_it_runs(act: Callable[[Container], object]) -> Callable[[Container], object]:
+    """As docker compose does: what has ended is passed over."""
+    return lambda container: act(container) if container.is_active else None
+
+
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
 class StopWords(ServiceWords):
@@ -52,17 +57,17 @@ def compose_restart(engine: Engine, words: StopWords) -> InProgress[Lines]:
 
 @command("compose", "kill", "kill a project's containers", ServiceWords)
 def compose_kill(engine: Engine, words: ServiceWords) -> InProgress[Lines]:
-    return _on_each(engine, words, "kill", engine.kill, last_first=True)
+    return _on_each(engine, words, "kill", _if_it_runs(engine.kill), last_first=True)
 
 
 @command("compose", "pause", "stop all processes of a project's containers where they are", ServiceWords)
 def compose_pause(engine: Engine, words: ServiceWords) -> InProgress[Lines]:
-    return _on_each(engine, words, "pause", engine.resources.pause, last_first=True)
+    return _on_each(engine, words, "pause", _if_it_runs(engine.resources.pause), last_first=True)
 
 
 @command("compose", "unpause", "let a project's paused containers go on", ServiceWords)
 def compose_unpause(engine: Engine, words: ServiceWords) -> InProgress[Lines]:
-    return _on_each(engine, words, "unpause", engine.resources.unpause)
+    return _on_each(engine, words, "unpause", _if_it_runs(engine.resources.unpause))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ INDEX = {
     "compose pull": "compose",
     "compose restart": "compose_lives",
     "compose rm": "compose_lives",
+    "compose run": "compose_run",
     "compose scale": "compose",
     "compose start": "compose_lives",
     "compose stop": "compose_lives",

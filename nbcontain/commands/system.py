@@ -8,7 +8,7 @@ from nbcontain import __version__
 from nbcontain.commands.containers import ContainerInspectWords
 from nbcontain.commands.images import Described, inspected
 from nbcontain.commands.table import Nothing, command
-from nbcontain.display.table import Table
+from nbcontain.display.table import Column, Table
 from nbcontain.display.template import Template
 from nbcontain.display.values import Document, InProgress, Lines
 from nbcontain.display.words import size
@@ -33,7 +33,8 @@ class FormatWords:
 def info(engine: Engine, words: FormatWords) -> Table | Lines:
     if words.format:
         return _formatted(info_document(engine), words.format)
-    return Table(("", ""), tuple(facts(engine).items()), f"nbcontain {__version__}", "nbcontain on this machine")
+    columns = ("WHAT", Column("HERE", look="wide"))
+    return Table(columns, tuple(facts(engine).items()), f"nbcontain {__version__}", "nbcontain on this machine")
 
 
 @command("nbcontain", "prune", "remove images without a name, unused layers and old build steps", Nothing)

@@ -84,6 +84,8 @@ class Service:
     given: tuple[Given, ...] = ()
     replicas: int = 1
     """How many containers it has."""
+    after_entrypoint: tuple[str, ...] = ()
+    """What the command of `run` begins with, since it belongs to the entrypoint."""
 
     def digest(self) -> str:
         """What its containers are made of, as one number: others have to be made when that changes."""

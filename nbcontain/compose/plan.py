@@ -101,27 +101,33 @@ def container_name(project: Project, service: Service, number: int = 1) -> str:
     return service.container_name or f"{project.name}-{service.name}-{number}"
 
 
-def run_options(project: Project, service: Service, image: str, *, bridges: bool, number: int = 1) -> RunOptions:
-    """How a service's container of this number is run.
+def run_options(
+    project: Project, service: Service, image: str, *, bridges: bool, number: int = 1, one_off: str = ""
+) -> RunOptions:
+    """How a service's container of this number is run. One of its own, `one_off`, has not the service's name.
 
     Without `bridges` it is on this machine's network, and so are all others: their names mean this machine.
     """
     labels = {
-        model.PROJECT: project.name, model.SERVICE: service.name, model.NUMBER: str(number), model.ONE_OFF: "False",
-        model.HASH: service.digest(), model.DIRECTORY: str(project.directory), model.FILES: project.files,
+        model.PROJECT: project.name, model.SERVICE: service.name, model.NUMBER: str(number),
+        model.ONE_OFF: str(bool(one_off)), model.HASH: service.digest(),
+        model.DIRECTORY: str(project.directory), model.FILES: project.files,
         model.IMAGE: image,
         model.DEPENDS_ON: ",".join(f"{each.service}:{each.condition}:false" for each in service.depends_on),
     }  # fmt: skip
     run = replace(
-        service.run, image=service.image, name=container_name(project, service, number), pull="never",
+        service.run, image=service.image, pull="never",
+        name=f"{project.name}-{service.name}-run-{one_off}" if one_off else container_name(project, service, number),
         labels=(*service.run.labels, *(f"{name}={value}" for name, value in labels.items())),
     )  # fmt: skip
     if not service.networks:
         return run
     if not bridges:
-        names = tuple(f"{each.name}:127.0.0.1" for each in project.services)
-        return replace(run, network=("host",), publish=(), add_hosts=(*run.add_hosts, *names))
+        here = tuple(f"{each.name}:127.0.0.1" for each in project.services)
+        return replace(run, network=("host",), publish=(), add_hosts=(*run.add_hosts, *here))
     names_of = {each.key: each.name for each in project.networks}
-    own = (f"alias={service.name}",)
-    joined = tuple(",".join((f"name={names_of[each.key]}", *own, *each.words)) for each in service.networks)
+    names = {each.key: f"name={names_of[each.key]}" for each in service.networks}
+    if one_off:
+        return replace(run, network=tuple(names.values()))
+    joined = tuple(",".join((names[each.key], f"alias={service.name}", *each.words)) for each in service.networks)
     return replace(run, network=joined)

@@ -5,6 +5,7 @@ What belongs to a project is known by its labels alone, which are docker compose
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -92,9 +93,14 @@ class Compose:
 
     # --- what there is ---
 
-    def containers(self, project: str, services: Sequence[str] = ()) -> list[Container]:
+    def containers(
+        self, project: str, services: Sequence[str] = (), *, one_offs: bool = False
+    ) -> list[Container]:
         """A project's containers, oldest first; of these services alone. Raises UsageError for one without any."""
-        found = self._engine.containers((f"label={model.PROJECT}={project}",))[::-1]
+        found = [
+            each for each in self._engine.containers((f"label={model.PROJECT}={project}",))[::-1]
+            if one_offs or each.info.labels.get(model.ONE_OFF) != "True"
+        ]  # fmt: skip
         known = {each.info.labels.get(model.SERVICE, "") for each in found}
         for name in services:
             if name not in known:
@@ -216,6 +222,26 @@ class Compose:
                 raise
         return self.containers(project.name, [each.name for each in services if each.replicas])
 
+    def one_off(
+        self, project: Project, service: Service, emit: Emit, is_over: threading.Event, *, needs: bool = True
+    ) -> RunOptions:
+        """How a container of its own is run that is made as a service's are; what it `needs` runs then."""
+        others = [each for each in project.chosen((service.name,), ()) if each.name != service.name]
+        if needs and others:
+            self.up(project, others, emit, is_over=is_over)
+        with scope(emit, _ROOT, f"run {service.name}"):
+            for text in () if needs and others else project.warnings:
+                emit(Notice(_ROOT, text, kind="warning"))
+            bridges, images = self._bridges((service,), emit), self._images(project, (service,), emit, build=False)
+            networks = [each.name for each in self._engine.networks.all()]
+            volumes = [each.name for each in self._engine.volumes]
+            plan = planned(project, (service,), (), images, networks, volumes)
+            self._make_shared(project, plan, emit, bridges=bridges)
+            for each in service.depends_on if needs else ():
+                self._await(project, each, emit, is_over)
+        word = secrets.token_hex(6)
+        return run_options(project, service, images[service.name], bridges=bridges, one_off=word)
+
     def _of(self, project: Project, service: str) -> list[Container]:
         """A service's containers; none where it has none."""
         return [each for each in self.containers(project.name) if each.info.labels.get(model.SERVICE) == service]
@@ -264,8 +290,8 @@ class Compose:
         """Do one step of the plan."""
         engine, service = self._engine, step.service
         if step.verb == "keep":
-            emit(Started(step.name, step.name, _ROOT))
-            emit(Finished(step.name, "cached", "runs already"))
+            emit(Started(step.name, f"{step.name} runs already", _ROOT))
+            emit(Finished(step.name, "done"))
             return
         with scope(emit, step.name, f"{step.verb} {step.name}", _ROOT):
             if step.verb == "remove":
@@ -325,7 +351,7 @@ class Compose:
                 engine.remove_container(container, force=True, volumes=volumes)
 
         with scope(emit, _ROOT, f"down {project}"):
-            for wave in waves(self.containers(project)):
+            for wave in waves(self.containers(project, one_offs=True)):
                 at_once(wave, remove, "down")
                 gone += [each.name for each in wave]
             for network in engine.networks.all():

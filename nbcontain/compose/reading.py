@@ -243,6 +243,7 @@ class Reader:
             depends_on=self._depends(said["depends_on"]) if "depends_on" in said else (),
             profiles=said["profiles"].texts() if "profiles" in said else (),
             given=given, replicas=self._replicas(said),
+            after_entrypoint=values.words(said["entrypoint"])[1:] if run.get("entrypoint") else (),
         )  # fmt: skip
 
     def _program(self, said: Mapping[str, Node]) -> dict[str, Any]:

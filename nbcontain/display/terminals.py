@@ -26,7 +26,7 @@ from nbcontain.display.direct import Direct, Page, runtime_directory
 from nbcontain.display.harmless import visible
 from nbcontain.display.html import Picture, Since
 from nbcontain.display.surface import display, snapshot, widget_bundle
-from nbcontain.errors import NbcontainError
+from nbcontain.errors import ContainerFailed, NbcontainError
 
 KEPT_BYTES = 256 << 10
 """So much of what was said is shown again in a page that was reloaded, and saved as text."""
@@ -62,6 +62,8 @@ class Terminal:
         self._is_typing = False
         self._handle: Any = None
         self._over = ""
+        self._outcome = ("done", "ended")
+        """How it looks when it is over, and the word for it."""
         self._speaker = ""
         """The view that answers what programs ask of their terminal: the one that came or was typed in last."""
         self._direct = Direct(self._take_direct, runtime_directory())
@@ -87,13 +89,14 @@ class Terminal:
 
     def picture(self) -> Picture:
         """As it is saved: the text that was on it."""
-        state, word = ("up", "running") if not self._over else ("done", "ended")
+        state, word = ("up", "running") if not self._over else self._outcome
         lines = transcript(bytes(self._kept))
         name = visible(self._session.name)
+        said = (self._over,) if self._over not in ("", word) else ()
         text = [f"terminal {name}: {self._over or 'running'}", *(f"  {line.text}" for line in lines)]
         return Picture(
-            f"terminal {name}: {word}", self._head(state, word), body=html.notes((self._over,) if self._over else ()),
-            log=tuple(lines), log_label=f"what was on the terminal of {name}", text="\n".join(text),
+            f"terminal {name}: {word}", self._head(state, word), body=html.notes(said), log=tuple(lines),
+            log_label=f"what was on the terminal of {name}", text="\n".join(text),
         )  # fmt: skip
 
     def _head(self, state: str, word: str) -> str:
@@ -119,6 +122,9 @@ class Terminal:
                 said = "ended"
         except NbcontainError as error:
             said = error.message
+            if not self._over:
+                word = f"exited {error.exit_status}" if isinstance(error, ContainerFailed) else "failed"
+                self._outcome = ("failed", word)
         except (OSError, ValueError):
             said = "ended"  # It was closed while it was read.
         finally:
@@ -163,8 +169,8 @@ class Terminal:
         with self.widget.hold_sync():
             self.widget.alive = False
             self.widget.farewell = self._over
-            self.widget.head = self._head("done", "ended")
-            self.widget.label = f"terminal {visible(self._session.name)}: ended"
+            self.widget.head = self._head(*self._outcome)
+            self.widget.label = f"terminal {visible(self._session.name)}: {self._outcome[1]}"
         if self._handle is not None:
             self._handle.update(snapshot(self.picture()), raw=True)
 

@@ -67,9 +67,10 @@ class Images:
         entries = self._standing(reference)
         if platform is not None:
             beside = [each for each in self._raw_entries() if each.annotations.get(_BESIDE) == str(reference)]
-            with suppress(NoSuchPlatform):
+            try:
                 return self._choose([*self._spread(entries), *reversed(beside)], platform, reference)
-            raise ImageNotFound(f"no image {reference.familiar!r} for {platform} here")
+            except NoSuchPlatform as error:
+                raise ImageNotFound(f"no image {reference.familiar!r} for {platform} here", hint=error.why) from None
         plain = [entry for entry in entries if entry.media_type in codec.MANIFESTS]
         return self._image(plain[0]) if plain else self._choose(self._spread(entries), Platform.here(), reference)
 

@@ -59,6 +59,7 @@ MISTAKES: list[tuple[str, int, str, str]] = [
     ("RUN ['echo', 'x']", 2, "exit code", "words need double quotes"),
     ("RUN --mount=type=cach,target=/x true", 2, 'unsupported mount type "cach"', "did you mean cache?"),
     ("RUN --mount=type=secret,id=tok,required cat /x", 2, "the secret tok is required", "--secret id=tok,src=FILE"),
+    ("RUN --mount=type=secret,id=tok cat /run/secrets/tok", 2, "exit code 1", "not given the secret tok"),
     ("RUN --mount=type=ssh,required true", 2, "the ssh agent default is required", "--ssh default"),
     ("RUN --mount= true", 2, "--mount has no value", "--mount=type=cache,target="),
     ("RUN --mount=from=$A,target=/x true", 2, "'from' doesn't support variable expansion", "AS name"),

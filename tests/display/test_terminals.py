@@ -14,6 +14,7 @@ pytest.importorskip("anywidget")
 from machine import until
 from nbcontain.display import terminals  # noqa: E402
 from nbcontain.display.terminals import Terminal, transcript  # noqa: E402
+from nbcontain.errors import ContainerFailed  # noqa: E402
 from nbcontain.events import Output  # noqa: E402
 
 
@@ -68,6 +69,21 @@ def test_what_an_editor_drew_is_not_kept() -> None:
 def test_of_very_much_the_end_is_kept_and_it_is_said() -> None:
     kept = lines(b"".join(b"%d\n" % number for number in range(2000)))
     assert kept[0] == "1500 lines before these are not kept" and kept[-1] == "1999"
+
+
+class Failing(Talker):
+    """One that ends with an exit code."""
+
+    def result(self) -> None:
+        raise ContainerFailed("web ended with exit code 4", 4)
+
+
+def test_a_program_that_failed_is_not_shown_as_one_that_went_well() -> None:
+    well, failed = Terminal(Talker(b"$ "), "sh"), Terminal(Failing(b"$ "), "sh")
+    until(lambda: not well.widget.alive and not failed.widget.alive)
+    assert (well.picture().label, failed.picture().label) == ("terminal web: ended", "terminal web: exited 4")
+    assert "nbc-is-failed" in failed.picture().head and "nbc-is-done" in well.picture().head
+    assert "exit code 4" in failed.picture().body and "ended" not in well.picture().body
 
 
 def test_keys_arrive_and_the_size_is_told_and_kept_within_reason() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -328,6 +331,20 @@ def test_several_are_stopped_at_once_and_what_fails_stops_none(machine: Machine)
     assert time.monotonic() - began < 2.5
     assert caught.value.done == ("a", "b", "c")
     assert [each.status for each in machine.engine.containers()] == ["exited"] * 3
+
+
+def test_who_is_interrupted_while_several_are_stopped_does_not_wait_for_them(machine: Machine) -> None:
+    for name in ("a", "b"):
+        machine.start("trap '' TERM; echo ready; while :; do sleep 0.05; done", name=name)
+    words = [sys.executable, "-m", "nbcontain", "stop", "-t", "60", "a", "b"]
+    environ = {**os.environ, "NBCONTAIN_ROOT": str(machine.engine.layout.root)}
+    began = time.monotonic()
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL, env=environ) as command:
+        time.sleep(1.5)
+        command.send_signal(signal.SIGINT)
+        assert command.wait(10) == 130
+    assert time.monotonic() - began < 8
+    assert [each.status for each in machine.engine.containers()] == ["running"] * 2
 
 
 def test_files_about_a_container(machine: Machine, tmp_path: Path) -> None:

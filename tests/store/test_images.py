@@ -30,6 +30,13 @@ def test_an_image_is_found_by_name_digest_and_id(store: Store) -> None:
     assert store.images.find(f"hello@{image.digest}") == image
 
 
+def test_who_asks_for_another_platform_hears_which_there_are(store: Store) -> None:
+    image = add_image(store, "x")
+    with pytest.raises(ImageNotFound) as caught:
+        store.images.get(HELLO, replace(image.config.platform, architecture="s390x"))
+    assert caught.value.hint == f"there are: {image.config.platform}"
+
+
 def test_another_process_sees_the_same(store: Store) -> None:
     image = add_image(store, "x")
     assert Store.open(store.layout.root).images.list() == [(HELLO, image)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 
-from nbcontain.build.graph import ExecOp, Sandbox
+from nbcontain.build.graph import ExecOp, Sandbox, SecretMount
 from nbcontain.build.operations.mounts import Mounting
 from nbcontain.build.operations.workshop import Filesystem, Workshop, execute
 from nbcontain.errors import BuildError, SetupFailed, StepFailed
@@ -75,7 +75,7 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
                     error.stubs = bundle.stubs()
                     if workshop.rung.ids == "blind":
                         error.why = "; ".join(filter(None, (error.why, PRETENDED)))
-                    error.why = "; ".join(filter(None, (error.why, squashed)))
+                    error.why = "; ".join(filter(None, (error.why, squashed, _not_given(operation, workshop))))
                     raise
                 finally:
                     # Nobody may write into the layer any more when it is packed, or thrown away.
@@ -87,6 +87,13 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
     except SetupFailed as error:
         error = explained(error, operation.platform)
         raise BuildError(error.message, why=error.why, hint=error.hint) from error
+
+
+def _not_given(operation: ExecOp, workshop: Workshop) -> str:
+    """What a step can do without, and perhaps could not: the secrets that the build has not."""
+    wanted = [each.id for each in operation.mounts if isinstance(each, SecretMount)]
+    missing = [each for each in wanted if workshop.secrets.get(each) is None]
+    return f"this build was not given the secret {missing[0]} (--secret id={missing[0]},src=FILE)" if missing else ""
 
 
 def _devices(operation: ExecOp, workshop: Workshop) -> Edits:

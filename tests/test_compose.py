@@ -22,8 +22,8 @@ from nbcontain.compose.document import parse
 from nbcontain.compose.interpolation import env_file, filled
 from nbcontain.compose.model import Project
 from nbcontain.compose.plan import Existing, planned, run_options
-from nbcontain.compose.projects import Source
 from nbcontain.compose.reading import Reader
+from nbcontain.compose.sources import Source
 from nbcontain.compose_cells import ComposeCells, _has_verb
 from nbcontain.display.values import InProgress
 from nbcontain.engine import Engine
@@ -525,7 +525,7 @@ def test_the_terminal_has_docker_composes_words(engine: Engine, busybox_image: s
 def test_a_file_without_an_end_is_an_error_and_not_the_end_of_the_memory(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "endless").symlink_to("/dev/zero")
     text = f"services: {{a: {{image: x, env_file: {tmp_path}/endless}}}}"
-    others = (Source(file=str(tmp_path / "endless")), Source(text="{}", env_files=("/dev/zero",)))
+    others = (Source(files=(str(tmp_path / "endless"),)), Source(text="{}", env_files=("/dev/zero",)))
     for source in (Source(text=text), *others):
         with pytest.raises(UsageError, match="is not read"):
             engine.compose.read(source)

@@ -12,7 +12,7 @@ import pytest
 
 from nbcontain.compose.document import parse
 from nbcontain.compose.merging import merged
-from nbcontain.compose.projects import Source
+from nbcontain.compose.sources import Source
 from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
 

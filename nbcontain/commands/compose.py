@@ -12,7 +12,7 @@ from nbcontain.commands.containers import container_exec, describe_status
 from nbcontain.commands.table import command
 from nbcontain.compose import model
 from nbcontain.compose.document import written
-from nbcontain.compose.projects import Source
+from nbcontain.compose.sources import Source
 from nbcontain.display.formats import shortened
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import InProgress, Lines, Log, Raw

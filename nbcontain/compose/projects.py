@@ -8,42 +8,27 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nbcontain.compose import model
-from nbcontain.compose.document import LONGEST, Node
-from nbcontain.compose.interpolation import env_file
+from nbcontain.compose import model, sources
+from nbcontain.compose.document import Node
 from nbcontain.compose.model import Dependency, Project, Service, Shared
 from nbcontain.compose.order import number_of, waves
 from nbcontain.compose.plan import Existing, Plan, Step, planned, run_options
-from nbcontain.compose.reading import Reader
+from nbcontain.compose.sources import Source
 from nbcontain.errors import Cancelled, ContainerError, ContainerFailed, ImageNotFound, NbcontainError, UsageError
 from nbcontain.events import BUILD, Emit, Finished, Notice, Record, Started, scope
 from nbcontain.networks import NetworkRequest
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.task import at_once
-from nbcontain.values import dataclass, replace
+from nbcontain.values import replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
     from nbcontain.handles import Container
 
-NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
-_OVERRIDES = tuple(name.replace(".", ".override.") for name in NAMES)
 _ROOT = "compose"
 _LOOK_S = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where a project is read from: files, or a text and the directory that its paths are seen from."""
-
-    text: str | None = None
-    files: tuple[str, ...] = ()
-    directory: str = ""
-    name: str = ""
-    env_files: tuple[str, ...] = ()
 
 
 class Compose:
@@ -56,33 +41,7 @@ class Compose:
 
     def read(self, source: Source) -> tuple[Project, Node]:
         """The project that files describe, and these as a tree. Raises UsageError with the line."""
-        paths = [] if source.text is not None else self._files(source) or _found(Path.cwd())
-        directory = Path(source.directory or (paths[0].parent if paths else ".")).resolve()
-        texts = [source.text] if source.text is not None else [*map(_text, paths)]
-        environ = self._variables(directory, source.env_files)
-        reader = Reader(directory, environ, _read)
-        name = source.name or environ.get("COMPOSE_PROJECT_NAME", "")
-        return reader.project(texts, name, [str(each.resolve()) for each in paths])
-
-    def _files(self, source: Source) -> list[Path]:
-        """Those that were named, here or by COMPOSE_FILE, also in .env."""
-        if source.files:
-            return [*map(Path, source.files)]
-        environ = self._variables(Path(source.directory or "."), source.env_files)
-        named = environ.get("COMPOSE_FILE", "")
-        return [Path(each) for each in named.split(environ.get("COMPOSE_PATH_SEPARATOR", ":")) if each]
-
-    def _variables(self, directory: Path, files: Sequence[str]) -> dict[str, str]:
-        """What can stand behind a $: of .env, or the files that stand for it, and the environment, which wins."""
-        found: dict[str, str | None] = {}
-        for name in files or (".env",):
-            path = Path(name) if files else directory / name
-            if files or path.is_file():
-                try:
-                    found |= env_file(_text(path), self._engine.environ)
-                except (OSError, UnicodeDecodeError) as error:
-                    raise UsageError(f"cannot read {path}", why=str(error)) from error
-        return {**{name: value for name, value in found.items() if value is not None}, **self._engine.environ}
+        return sources.read(source, self._engine.environ)
 
     def name(self, source: Source) -> str:
         """The project's name, from its file only where it is not told. Raises UsageError."""
@@ -419,36 +378,6 @@ def _refuse_external(what: str, shared: Shared) -> None:
         raise UsageError(
             f"{what} {shared.name} declared as external, but could not be found", hint=f"%{what} create {shared.name}"
         )
-
-
-def _text(path: Path) -> str:
-    """What a file says. Raises UsageError."""
-    try:
-        return _read(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}", why=getattr(error, "strerror", "") or str(error)) from error
-
-
-def _read(path: Path) -> str:
-    """What a file says. Raises UsageError for one that is too long to be read by people, or has no end."""
-    with path.open(encoding="utf-8-sig") as file:
-        text = file.read(LONGEST + 1)
-    if len(text) > LONGEST:
-        raise UsageError(f"{path} is not read", why="it is larger than 1 MiB")
-    return text
-
-
-def _found(directory: Path) -> list[Path]:
-    """The file here or above, and what is to lie over it."""
-    for above in (directory, *directory.parents):
-        for name in NAMES:
-            if (above / name).is_file():
-                over = (above / each for each in _OVERRIDES)
-                return [above / name, *[each for each in over if each.is_file()][:1]]
-    raise UsageError(
-        "there is no compose file here", why=f"{', '.join(NAMES)} were looked for, here and above",
-        hint="--file PATH; ps, logs, exec, stop and down take -p NAME of a project that is up",
-    )  # fmt: skip
 
 
 def _passed_on(records: Iterable[Record], parent: str, emit: Emit, cancel: Callable[[], None]) -> None:

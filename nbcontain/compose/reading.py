@@ -148,29 +148,13 @@ class Reader:
             said = node.members()
             external = "external" in said and said["external"].boolean()
             default = key if external else f"{self.name}_{key}"
-            settings = self._network(said) if kind == "networks" else values.options(said.get("driver_opts"))
+            settings = values.network(said) if kind == "networks" else values.options(said.get("driver_opts"))
             if (driver := said.get("driver")) is not None and driver.text() not in ("bridge", "local", ""):
                 driver.wrong(f"the driver {driver.text()} is not here")
             into[key] = Shared(
                 key, said["name"].text() if "name" in said else default, external,
                 values.labels(said.get("labels")), settings,
             )
-
-    def _network(self, said: Mapping[str, Node]) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "internal": "internal" in said and said["internal"].boolean(),
-            "ipv6": "enable_ipv6" in said and said["enable_ipv6"].boolean(),
-            "options": tuple(f"{name}={value}" for name, value in values.options(said.get("driver_opts")).items()),
-        }
-        if (ipam := said.get("ipam")) is not None:
-            ipam.only(("driver", "config", "options"))
-            config = ipam.members().get("config")
-            for each in config.items() if config else ():
-                each.only(("subnet", "gateway", "ip_range", "aux_addresses"))
-                for key, name in (("subnet", "subnets"), ("gateway", "gateways"), ("ip_range", "ranges")):
-                    if (value := each.members().get(key)) is not None:
-                        found[name] = (*found.get(name, ()), value.text())
-        return found
 
     def _source(self, node: Node) -> tuple[str, str]:  # noqa: RET503 - `wrong` raises
         """Where a secret or config is from."""

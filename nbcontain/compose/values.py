@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
+from typing import Any
 
 from nbcontain.compose.document import Node
 from nbcontain.errors import UsageError
@@ -84,4 +86,22 @@ def env_files(node: Node) -> list[tuple[str, bool, Node]]:
         if "path" not in told:
             each.wrong("path is missing")
         found.append((told["path"].text(), told["required"].boolean() if "required" in told else True, each))
+    return found
+
+
+def network(said: Mapping[str, Node]) -> dict[str, Any]:
+    """What a network's own keys say, in the words of a request for one."""
+    found: dict[str, Any] = {
+        "internal": "internal" in said and said["internal"].boolean(),
+        "ipv6": "enable_ipv6" in said and said["enable_ipv6"].boolean(),
+        "options": tuple(f"{name}={value}" for name, value in options(said.get("driver_opts")).items()),
+    }
+    if (ipam := said.get("ipam")) is not None:
+        ipam.only(("driver", "config", "options"))
+        config = ipam.members().get("config")
+        for each in config.items() if config else ():
+            each.only(("subnet", "gateway", "ip_range", "aux_addresses"))
+            for key, name in (("subnet", "subnets"), ("gateway", "gateways"), ("ip_range", "ranges")):
+                if (value := each.members().get(key)) is not None:
+                    found[name] = (*found.get(name, ()), value.text())
     return found

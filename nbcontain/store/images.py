@@ -447,5 +447,4 @@ def _nameless(entry: Descriptor) -> Descriptor:
 
 
 def _has_prefix(image: Image, prefix: str) -> bool:
-    digests = (image.id, image.digest)
-    return any((str(each) if ":" in prefix else each.hex).startswith(prefix) for each in digests)
+    return any((str(each) if ":" in prefix else each.hex).startswith(prefix) for each in (image.id, image.digest))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from nbcontain.build.changed import changed
 from nbcontain.build.importer import Source, imported_image, told_of
 from nbcontain.errors import BadArchive, BadReference, ImageNotFound, StoreError, UsageError
 from nbcontain.events import Emit, Notice, Progress, scope
-from nbcontain.oci.image import Descriptor, History, Image, ImageConfig, Platform, timestamp
+from nbcontain.oci.image import Descriptor, History, Image, ImageConfig, Layer, Platform, timestamp
 from nbcontain.oci.indexes import entry_of, index_of
 from nbcontain.oci.platforms import choose, fits, require
 from nbcontain.oci.reference import Reference
@@ -35,6 +35,23 @@ if TYPE_CHECKING:
 
 _TOLD_BYTES = 8 << 20
 _FROM_OURSELVES = ("HOSTNAME",)
+
+
+@contextmanager
+def _step(emit: Emit, layer: Layer) -> Iterator[Callable[[int], None]]:
+    """One layer of several."""
+    task = f"layer {layer.descriptor.digest.short}"
+    done = told = 0
+
+    def hear(size_bytes: int) -> None:
+        nonlocal done, told
+        done += size_bytes
+        if done - told >= _TOLD_BYTES:
+            told = done
+            emit(Progress(task, done))
+
+    with scope(emit, task, task, "build"):
+        yield hear
 
 
 class Archives:
@@ -190,19 +207,13 @@ class Archives:
             raise UsageError(f"convert {name}: it has no name to give to what comes of it", hint="convert ID NAME")
 
         def body(emit: Emit) -> Image:
-            done = told = 0
-
-            def hear(size_bytes: int) -> None:
-                nonlocal done, told
-                done += size_bytes
-                if done - told >= _TOLD_BYTES:
-                    told = done
-                    emit(Progress("convert", done))
-
-            with scope(emit, "convert", f"convert {name}"), engine.store.shared():
-                made = converted(image, form, engine.store.blobs, hear, again=again)
+            with scope(emit, "build", f"convert {name}"), engine.store.shared():
+                made = converted(image, form, engine.store.blobs, partial(_step, emit), again=again)
                 images.prepare(made)
                 images.enter([(made, references)], instead_of=None if target else image.digest)
+                if made is not image:
+                    share = round(100 * made.size_bytes / max(1, image.size_bytes))
+                    emit(Notice("build", f"as {form.name} it takes {share} % of the room that it took"))
             engine.events.record("image", "convert", str(made.id), {"name": str(references[0])})
             engine.housekeeping.collect(wait=False)
             return made

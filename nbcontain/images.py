@@ -139,7 +139,7 @@ class Image(oci.Image):
 
         form = form_of(compression, level)
         task = self.engine.archives.convert(str(self.id), form, target, again=level is not None)
-        return Image.held(self.engine.waits(task, "work"), self.engine)
+        return Image.held(self.engine.waits(task, "convert"), self.engine)
 
     def remove(self, *, force: bool = False) -> list[str]:
         """Take all its names away, and with them the image. Raises InUse."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import cast
 
@@ -37,8 +38,10 @@ def finished(
     if (compression := compression_of(outputs)) is not None:
         first = 0 if compression.all_layers else _bottom_layers(graph)
         form = form_of(compression.name, compression.level)
-        image = converted(image, form, store.blobs, lambda size: emit(Progress("build", 0)), first=first,
-                          again=compression.level is not None)  # fmt: skip
+        # Whoever wants no more of it is heard at each.
+        step = nullcontext(lambda size: emit(Progress("build", 0)))
+        again = compression.level is not None
+        image = converted(image, form, store.blobs, lambda layer: step, first=first, again=again)
     if not annotations:
         return image
     manifest = replace(image.manifest, annotations={**image.manifest.annotations, **annotations})

@@ -120,7 +120,7 @@ class ConvertWords:
 def image_convert(engine: Engine, words: ConvertWords) -> InProgress[Image]:
     form = layer_forms.form_of(words.compression, words.level)
     task = engine.archives.convert(words.name, form, words.target, again=words.level is not None)
-    return InProgress(task, "work")
+    return InProgress(task, "convert")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,7 +84,7 @@ def _image_table(engine: Engine, found: Sequence[Named], words: ImageListWords) 
     several = any(image.config.platform.architecture != here for _, image in found)
     columns = (
         Column("IMAGE", look="tree" if words.tree else ""), Column("TAG"),
-        *((Column("DIGEST", look="code"),) if words.digests else ()),
+        *((Column("DIGEST", look="wide"),) if words.digests else ()),
         Column("ID", look="code"), *((Column("PLATFORM"),) if several else ()), Column("CREATED", ago),
         Column("SIZE", size, "num"), Column("ADDED" if words.tree else "UNIQUE", size, "num"), Column("", look="graph"),
     )  # fmt: skip

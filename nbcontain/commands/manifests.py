@@ -179,7 +179,7 @@ def manifest_ls(engine: Engine, words: ListWords) -> Table | Lines:
     if words.quiet:
         return Lines(tuple(name.familiar for name, _ in found))
     columns = (
-        Column("LIST"), Column("TAG"), Column("DIGEST", look="code"), Column("PLATFORMS"), Column("SIZE", size, "num"),
+        Column("LIST"), Column("TAG"), Column("DIGEST", look="wide"), Column("PLATFORMS"), Column("SIZE", size, "num"),
     )  # fmt: skip
     rows = [
         (

@@ -81,7 +81,7 @@ def registry_ls(engine: Engine, words: Nothing) -> Table:
     ]
     running = engine.serving.served
     where = f"at {running.host}" if running else "it does not run (%nbcontain registry start)"
-    columns = ("REPOSITORY", "TAG", Column("DIGEST", look="code"), Column("SIZE", size, "num"))
+    columns = ("REPOSITORY", "TAG", Column("DIGEST", look="wide"), Column("SIZE", size, "num"))
     return Table(columns, rows, f"{count(len(rows), 'tag')} · {where}", "images in the registry")
 
 

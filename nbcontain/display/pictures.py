@@ -42,6 +42,7 @@ WORDS = {
     "pull": Words("pulling", "pulled"),
     "push": Words("pushing", "pushed"),
     "import": Words("importing", "imported"),
+    "convert": Words("converting", "converted"),
     "up": Words("starting", "started"),
 }
 

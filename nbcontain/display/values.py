@@ -20,7 +20,7 @@ T = TypeVar("T")
 _SHOWN_BYTES = 256 << 10
 
 
-Kind = Literal["build", "run", "exec", "work", "wait", "pull", "push", "import", "up"]
+Kind = Literal["build", "run", "exec", "work", "wait", "pull", "push", "import", "convert", "up"]
 """What is shown: "run" streams the output below a slim card; "exec" too, with the card only if it takes a while;
 "work" and "wait" are shown only if they take a while and say what they do; the others are steps with a state each."""
 

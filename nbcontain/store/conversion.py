@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 from nbcontain.errors import BadArchive
@@ -20,20 +21,22 @@ _OF_DOCKER = {
     "application/vnd.docker.image.rootfs.diff.tar": LAYER_TAR,
 }
 
+Step = Callable[[Layer], AbstractContextManager[Callable[[int], object]]]
+
 
 def converted(
-    image: Image, form: Form, blobs: Blobs, told: Callable[[int], object] = lambda size: None, *, first: int = 0,
-    again: bool = False,
+    image: Image, form: Form, blobs: Blobs, step: Step = lambda layer: nullcontext(lambda size: None), *,
+    first: int = 0, again: bool = False,
 ) -> Image:  # fmt: skip
     """The image with its layers from the `first` on in this form; the layers are stored, and the image is not.
 
-    What has the form stays as it is, unless it is to be made `again`, as for another level. `told` hears of how many
-    bytes of tar are read. The store's lock must be held until something names the layers. Raises BadArchive,
+    What has the form stays as it is, unless it is to be made `again`, as for another level. Around each layer there is
+    a `step`, which hears how many bytes of its tar were read. The store's lock must be held until something names the layers. Raises BadArchive,
     StoreError, DigestMismatch for layers that are not what they should be.
     """
     layers = [
         layer if number < first or (_oci(layer.descriptor.media_type) == form.media_type and not again)
-        else _converted(layer, form, blobs, told)
+        else _converted(layer, form, blobs, step)
         for number, layer in enumerate(image.layers)
     ]  # fmt: skip
     if layers == list(image.layers):
@@ -46,8 +49,9 @@ def converted(
     return replace(image, manifest=manifest, raw_manifest=codec.dump_manifest(manifest))
 
 
-def _converted(layer: Layer, form: Form, blobs: Blobs, told: Callable[[int], object]) -> Layer:
-    with blobs.open_beside(layer.descriptor.digest) as blob, layer_writer(blobs, form=form) as writer:
+def _converted(layer: Layer, form: Form, blobs: Blobs, step: Step) -> Layer:
+    source = blobs.open_beside(layer.descriptor.digest)
+    with source as blob, step(layer) as told, layer_writer(blobs, form=form) as writer:
         stream = uncompressed(cast(Readable, blob))
         while chunk := stream.chunk():
             writer.write(chunk)

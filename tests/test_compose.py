@@ -28,7 +28,7 @@ from nbcontain.compose_cells import ComposeCells, _has_verb
 from nbcontain.display.values import InProgress
 from nbcontain.engine import Engine
 from nbcontain.errors import Cancelled, ContainerFailed, NbcontainError, UsageError
-from nbcontain.events import Finished, Output, Record, Started
+from nbcontain.events import Finished, Notice, Output, Record, Started
 from nbcontain.task import Task
 
 SHOP = """\
@@ -376,6 +376,22 @@ def test_who_waits_for_a_service_says_so_once_and_can_be_stopped(
     with pytest.raises(Cancelled):
         task.result()
     engine.compose.down("shop", lambda event: None, timeout_s=0)
+
+
+def test_who_has_enough_while_an_old_container_is_stopped_gets_no_new_one(engine: Engine, busybox_image: str) -> None:
+    text = "name: x\nservices: {a: {image: busybox, command: sleep 600, stop_grace_period: 1s}}"
+    first, _ = engine.compose.read(Source(text=text))
+    engine.compose.up(first, first.services, lambda event: None)
+    second, _ = engine.compose.read(Source(text=text.replace("600", "500")))
+    is_over = threading.Event()
+
+    def told(event: object) -> None:
+        if isinstance(event, Notice) and "made anew" in event.message:
+            is_over.set()
+
+    with pytest.raises(Cancelled):
+        engine.compose.up(second, second.services, told, is_over=is_over)
+    assert engine.containers() == []
 
 
 def test_services_that_do_not_need_each_other_are_taken_down_at_once(engine: Engine, busybox_image: str) -> None:

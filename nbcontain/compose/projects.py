@@ -261,6 +261,8 @@ class Compose:
             if step.verb == "recreate":
                 emit(Notice(step.name, f"made anew: {step.why}"))
                 self._forget(step.container)
+            if is_over.is_set():
+                raise Cancelled(f"nobody waits for {step.name} any more")
             if step.verb in ("create", "recreate"):
                 options = run_options(
                     project, service, images[service.name], bridges=bridges, number=step.number

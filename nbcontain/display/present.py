@@ -280,9 +280,13 @@ class Presentation(Generic[T]):
     def _conclude(self) -> None:
         """Where the body ended before it could say so, say it: no picture that stays may claim it still runs."""
         root = self._view.root()
-        if root is None or root.is_finished or not self._task.is_done:
+        if root is None or root.is_finished:
             return
-        self._view = update(self._view, Record(self._view.time, Finished(root.task, *self._outcome())))
+        # Of what goes on, and nobody waits for, the steps that run are not looked at any more either.
+        steps = () if self._task.is_done else self._view.tasks.values()
+        outcome, now = self._outcome(), self._view.time if self._task.is_done else time.time()
+        for each in (*(step for step in steps if step.state == "running" and step is not root), root):
+            self._view = update(self._view, Record(now, Finished(each.task, *outcome)))
 
     def _outcome(self) -> tuple[Outcome, str]:
         """How it ended, and why; what nobody waits for any more counts as cancelled."""

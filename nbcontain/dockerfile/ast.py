@@ -13,6 +13,11 @@ from nbcontain.values import dataclass
 _TABS = re.compile(r"^\t+", re.MULTILINE)
 
 
+def is_broken_json(text: str) -> bool:
+    """Whether a shell's text looks like the JSON form: `['program']`."""
+    return text.startswith("[") and text.endswith("]") and re.match(r"\[\s*[\"']", text) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class ShellForm:
     """RUN pip install x"""

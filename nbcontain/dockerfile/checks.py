@@ -52,8 +52,9 @@ def _word(instruction: ast.Instruction) -> str:
 def _of(instruction: ast.Instruction, has_shell: bool) -> Iterator[Remark]:
     span = instruction.span
     match instruction:
-        case ast.Cmd(command=ast.ShellForm()) | ast.Entrypoint(command=ast.ShellForm()) if not has_shell:
-            yield CHECKS["JSONArgsRecommended"].found(span, _word(instruction), hint='["program", "argument"]')
+        case ast.Cmd(command=ast.ShellForm(text)) | ast.Entrypoint(command=ast.ShellForm(text)) if not has_shell:
+            hint = '["program", "argument"]' + (", with double quotes" if ast.is_broken_json(text) else "")
+            yield CHECKS["JSONArgsRecommended"].found(span, _word(instruction), hint=hint)
         case ast.Maintainer():
             hint = 'LABEL org.opencontainers.image.authors="…"'
             yield CHECKS["MaintainerDeprecated"].found(span, hint=hint)

@@ -98,7 +98,7 @@ def _values(each: ast.Instruction, pairs: ast.Pairs) -> Iterator[Remark]:
 
 
 def _broken_json(each: ast.Instruction, text: str) -> Iterator[Remark]:
-    if text.startswith("[") and text.endswith("]") and re.match(r"\[\s*[\"']", text):
+    if ast.is_broken_json(text):
         hint = 'Words need double quotes: ["a", "b"].'
         yield HINTS["BrokenJSONForm"].found(each.span, hint=hint)
 

@@ -21,6 +21,7 @@ from nbcontain.build.patterns import Ignore
 from nbcontain.build.plan import BuildOptions, plan
 from nbcontain.build.readable import Readable
 from nbcontain.dockerfile import parse
+from nbcontain.dockerfile.checks import checks
 from nbcontain.dockerfile.rules import CHECKS, HINTS
 from nbcontain.errors import DockerfileError, ImageNotFound
 from nbcontain.oci.digest import Digest
@@ -240,6 +241,15 @@ def test_a_check_finds_what_its_page_calls_bad(rule: str, source: str, expected:
 def test_a_check_is_silent_on_what_its_page_calls_good(rule: str, source: str) -> None:
     findings = found(f"# check=experimental=all\n\n{source}", ignore="tmp\n")
     assert [each for each in findings if each[0] == rule] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [("cat /x", '["program", "argument"]'), ("['cat', '/x']", '["program", "argument"], with double quotes')],
+)
+def test_whoever_takes_single_quotes_for_json_is_told_which(command: str, hint: str) -> None:
+    (remark,) = checks(parse(f"FROM a:1\nCMD {command}\n"), {})
+    assert (remark.rule, remark.hint) == ("JSONArgsRecommended", hint)
 
 
 def test_every_check_of_buildkit_is_here() -> None:

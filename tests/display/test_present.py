@@ -11,9 +11,10 @@ import pytest
 
 import loops
 from journals import endless, told
-from nbcontain.display.present import mode, present, present_async
+from machine import until
+from nbcontain.display.present import Presentation, mode, present, present_async
 from nbcontain.errors import ContainerFailed, Interrupted, UsageError
-from nbcontain.events import Finished, Notice, Output, Started
+from nbcontain.events import Emit, Finished, Notice, Output, Started
 from nbcontain.task import Task
 
 STEPS = [
@@ -67,6 +68,23 @@ def test_an_interrupt_cancels_the_task_and_shows_its_end(capsys: pytest.CaptureF
     with pytest.raises(Interrupted):
         present(task, "build", mode="plain")
     assert task.is_done and "note: almost" in capsys.readouterr().out
+
+
+def test_the_picture_of_what_goes_on_when_nobody_waits_any_more_does_not_say_that_it_runs() -> None:
+    is_over = threading.Event()
+
+    def body(emit: Emit) -> None:
+        emit(Started("c", "down shop"))
+        emit(Started("web", "remove web", "c"))
+        is_over.wait(10)
+
+    task = Task("down shop", body)
+    shown = Presentation(task, "work", "plain", "", (), "", None)
+    until(lambda: len(task.journal.read()) == 2)
+    shown.close()
+    picture = shown._draw().picture
+    assert (picture.label, "running" in picture.body) == ("work down shop: interrupted", False)
+    is_over.set()
 
 
 def test_a_task_that_was_stopped_counts_as_interrupted() -> None:

@@ -201,9 +201,8 @@ class Compose:
                 for step in plan.steps:
                     self._take(project, step, images, emit, is_over, bridges=bridges, start=start)
                     done.append(step.service.name)
-                for service in services if wait else ():
-                    if self.container(project.name, service.name).info.health:
-                        self._await(project, Dependency(service.name, "service_healthy"), emit, is_over)
+                for service in _lasting(services) if wait else ():
+                    self._await_going(project, service, emit, is_over)
             except NbcontainError as error:
                 if done:
                     error.why = "\n".join(filter(None, (error.why, f"up already: {', '.join(done)}")))
@@ -274,6 +273,17 @@ class Compose:
                 container = engine.container(step.container)
             if start:
                 engine.start(container)
+
+    def _await_going(self, project: Project, service: Service, emit: Emit, is_over: threading.Event) -> None:
+        """Until a service is healthy, or runs at least. Raises ContainerError where it has ended, Cancelled."""
+        container = self.container(project.name, service.name)
+        if container.info.health:
+            self._await(project, Dependency(service.name, "service_healthy"), emit, is_over)
+        elif is_over.wait(_LOOK_S):
+            raise Cancelled(f"nobody waits for {service.name} any more")
+        elif container.status in ("exited", "lost"):
+            code = container.state().exit_code
+            raise ContainerError(f"container {container.name} exited ({code})", hint=f"%compose logs {service.name}")
 
     def _await(self, project: Project, dependency: Dependency, emit: Emit, is_over: threading.Event) -> None:
         """Until a service is as another one wants it. Raises ContainerError if it never will be, Cancelled."""
@@ -367,6 +377,15 @@ class Compose:
         for container in found if last_first else found[::-1]:
             act(container)
         return [each.name for each in found]
+
+
+def _lasting(services: Sequence[Service]) -> list[Service]:
+    """Those of which no other wants that they have ended."""
+    ending = {
+        each.service for service in services for each in service.depends_on
+        if each.condition == "service_completed_successfully"
+    }  # fmt: skip
+    return [each for each in services if each.name not in ending]
 
 
 def _refuse_external(what: str, shared: Shared) -> None:

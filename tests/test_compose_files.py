@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from nbcontain.commands import parse_words
 from nbcontain.compose.document import parse
 from nbcontain.compose.merging import merged
 from nbcontain.compose.sources import Source
 from nbcontain.engine import Engine
-from nbcontain.errors import UsageError
+from nbcontain.errors import ContainerError, UsageError
 
 
 @pytest.mark.parametrize(
@@ -103,6 +104,30 @@ def test_what_is_wrong_is_told_with_its_file(engine: Engine, tmp_path: Path) -> 
     files = tuple(str(tmp_path / name) for name in ("one.yaml", "two.yaml"))
     with pytest.raises(UsageError, match=r"^two\.yaml, line 3: services\.a\.cap_add: is of another kind .* 2 of one"):
         engine.compose.read(Source(files=files))
+
+
+def test_what_config_shows_means_the_same_when_it_is_read_again(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text("name: p\nservices: {a: {image: i, command: [echo, '$$HOME ${A:-b$$}']}}\n")
+    command, words = parse_words("", ["compose", "-f", str(tmp_path / "compose.yaml"), "config"])
+    shown = command.function(engine, words).bytes  # type: ignore[attr-defined]
+    project, _ = engine.compose.read(Source(text=shown.decode()))
+    assert project.service("a").run.command == ("echo", "$HOME b$")
+
+
+def test_who_waits_for_a_service_hears_that_it_has_ended(engine: Engine, busybox_image: str) -> None:
+    text = "name: p\nservices: {a: {image: busybox, command: 'false'}}"
+    project, _ = engine.compose.read(Source(text=text))
+    with pytest.raises(ContainerError, match=r"container p-a-1 exited \(1\)"):
+        engine.compose.up(project, project.chosen((), ()), lambda event: None, wait=True)
+    text = """name: q
+services:
+  job: {image: busybox, command: 'true'}
+  web: {image: busybox, command: sleep 60, init: true, depends_on: {job: {condition: service_completed_successfully}}}
+"""
+    project, _ = engine.compose.read(Source(text=text))
+    engine.compose.up(project, project.chosen((), ()), lambda event: None, wait=True)
+    for name in ("p", "q"):
+        engine.compose.down(name, lambda event: None)
 
 
 def test_an_override_beside_the_file_and_those_that_are_named_are_read(engine: Engine, tmp_path: Path) -> None:

@@ -132,6 +132,8 @@ class _Copy:
     """Where the first name of each file of this source that has several was put."""
     made: str = ""
     """The destination, if it is a directory that was not there."""
+    on_the_way: list[str] = field(default_factory=list)
+    """Directories that were made, the destination among them."""
 
     def take_all(self, groups: list[tuple[int, list[Entry]]]) -> None:
         try:
@@ -144,6 +146,10 @@ class _Copy:
             for path, mode, mtime_ns in reversed(self.directories):
                 os.chmod(path, mode)
                 os.utime(path, ns=(mtime_ns, mtime_ns))
+            if (told := modes.octal(self.chmod)) is not None:
+                # As in BuildKit of 2025; 20.10's left them as they were made. Last, since nobody may be able to enter.
+                for path in reversed(self.on_the_way):
+                    os.chmod(path, told)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -152,17 +158,19 @@ class _Copy:
 
     def _prepare(self, entries: list[Entry]) -> None:
         """The directories on the way to the destination; a symlink as the destination is where it leads."""
-        owner = self.owner or User()
         # Sources come one after the other, as in BuildKit: where the first is a file, the next finds a file.
         is_directory = self.into_directory or any(entry.is_content or entry.is_archive for entry in entries[:1])
-        _make_directories(os.path.dirname(self.destination), owner, self.ledger)
+        self._make(os.path.dirname(self.destination))
         self.destination = _real(self.destination)
         if is_directory and entries and not os.path.isdir(self.destination):
             # A directory that is made for what is in another keeps that one's time stamp, but not its mode and owner.
-            _make_directories(self.destination, owner, self.ledger)
+            self._make(self.destination)
             self.made = self.destination
         else:
-            _make_directories(os.path.dirname(self.destination), owner, self.ledger)
+            self._make(os.path.dirname(self.destination))
+
+    def _make(self, path: str) -> None:
+        self.on_the_way += _make_directories(path, self.owner or User(), self.ledger)
 
     def _take(self, entry: Entry) -> None:
         if entry.is_archive:
@@ -354,27 +362,26 @@ def _set_xattr(fd: int, name: bytes, value: bytes) -> None:
             raise
 
 
-def _make_directories(path: str, owner: User, ledger: Ledger | None = None) -> None:
-    """`mkdir -p` with mode 0755, following the image's symlinks; what is made belongs to `owner`."""
+def _make_directories(path: str, owner: User, ledger: Ledger | None = None) -> list[str]:
+    """`mkdir -p` with mode 0755, following the image's symlinks; what is made, and given, belongs to `owner`."""
     missing: list[str] = []
     while not os.path.isdir(path):
         missing.append(path)
         path = os.path.dirname(path)
-    for each in reversed(missing):
-        _make_directory(each, owner, ledger)
+    return [made for each in reversed(missing) for made in _make_directory(each, owner, ledger)]
 
 
-def _make_directory(path: str, owner: User, ledger: Ledger | None) -> None:
+def _make_directory(path: str, owner: User, ledger: Ledger | None) -> list[str]:
     try:
         os.mkdir(path, 0o755)
     except FileExistsError:
         if os.path.islink(path) and not os.path.exists(path):
             # A symlink that leads to nothing yet: what it names is made.
-            _make_directories(_real(path), owner, ledger)
-            return
+            return _make_directories(_real(path), owner, ledger)
         raise BuildError(f"{path} cannot be made a directory", why="a file of the image has that name") from None
     if (owner.uid, owner.gid) != (0, 0):
         _give(path, os.path.realpath(path), (owner.uid, owner.gid), ledger)
+    return [path]
 
 
 def _real(path: str) -> str:

@@ -103,18 +103,24 @@ class Laying:
         node = self._node(path)
         return node is not None and node.is_directory
 
-    def make_directories(self, path: bytes) -> None:
-        """`mkdir -p`, as COPY and WORKDIR do it: 0755, through the image's links. Raises BuildError."""
+    def make_directories(self, path: bytes) -> list[bytes]:
+        """`mkdir -p`, as COPY and WORKDIR do it: 0755, through the image's links; gives what was made.
+
+        Raises BuildError.
+        """
         path = self._real(path)
         above = b""
+        made: list[bytes] = []
         for part in path.split(b"/") if path else ():
             above = above + b"/" + part if above else part
             match self._kind(above):
                 case "":
                     self._make_directory(above)
+                    made.append(above)
                 case "file":
                     shown = f"/{os.fsdecode(above)}"
                     raise BuildError(f"{shown} cannot be made a directory", why="a file of the image has that name")
+        return made
 
     def _make_directory(self, path: bytes) -> None:
         """As mkdir(2): in a directory with the set-group-id bit it has that too, and its group unless one is given."""
@@ -133,9 +139,13 @@ class Laying:
         made = b""
         if wants_directory and items and self._kind(place) != "directory":
             made = place
-            self.make_directories(place)
+            on_the_way = self.make_directories(place)
         else:
-            self.make_directories(place.rpartition(b"/")[0])
+            on_the_way = self.make_directories(place.rpartition(b"/")[0])
+        if (told := modes.octal(chmod)) is not None:
+            # As in BuildKit of 2025; 20.10's left them as they were made.
+            for each in on_the_way:
+                self.laid[each][0].mode = told
         first: dict[object, bytes] = {}
         for item in items:
             if item.target == "." or not item.is_content:

@@ -18,6 +18,11 @@ def is_mode(text: str) -> bool:
     return bool(_OCTAL.fullmatch(text)) or all(_CLAUSE.fullmatch(clause) for clause in text.split(","))
 
 
+def octal(text: str) -> int | None:
+    """The mode that is told in octal; None for any other."""
+    return int(text, 8) if _OCTAL.fullmatch(text) else None
+
+
 def changed(text: str, mode: int, *, is_directory: bool) -> int:
     """The twelve mode bits after `chmod text` of a file that has `mode`. `text` is what `is_mode` takes."""
     if _OCTAL.fullmatch(text):

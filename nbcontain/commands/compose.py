@@ -193,7 +193,7 @@ def compose_config(engine: Engine, words: ConfigWords) -> Lines | Raw:
             if words.volumes else [each.image for each in services]
         )  # fmt: skip
         return Lines(tuple(names))
-    rest = {key: value for key, value in tree.plain().items() if key not in ("name", "version")}
+    rest = {key: value for key, value in tree.plain(again=True).items() if key not in ("name", "version")}
     shown: dict[str, Any] = {"name": project.name, **rest}
     shown["services"] = {each.name: shown["services"][each.name] for each in services}
     text = "".join(f"# {each}\n" for each in project.warnings) + written(shown)

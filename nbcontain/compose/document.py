@@ -149,12 +149,12 @@ class Node:
             found[name] = value if sign else None
         return found
 
-    def plain(self) -> Any:
-        """The same as Python's values, for writing it again."""
+    def plain(self, *, again: bool = False) -> Any:
+        """The same as Python's values; `again` as a file that compose reads once more, which has $$ for a $."""
         if isinstance(self.value, dict):
-            return {name: each.plain() for name, each in self.value.items()}
+            return {name: each.plain(again=again) for name, each in self.value.items()}
         if isinstance(self.value, list):
-            return [each.plain() for each in self.value]
+            return [each.plain(again=again) for each in self.value]
         match self.kind:
             case "null":
                 return None
@@ -163,7 +163,7 @@ class Node:
             case "int" if re.fullmatch(r"[-+]?[0-9]+", self.value):
                 return int(self.value)
             case _:
-                return self.value
+                return self.value.replace("$", "$$") if again else self.value
 
 
 @dataclass(frozen=True, slots=True)

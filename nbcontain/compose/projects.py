@@ -8,15 +8,16 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from nbcontain.compose import model, sources
+from nbcontain.compose import model, sources, waiting
 from nbcontain.compose.document import Node
 from nbcontain.compose.model import Dependency, Project, Service, Shared
 from nbcontain.compose.order import number_of, waves
 from nbcontain.compose.plan import Existing, Plan, Step, planned, run_options
 from nbcontain.compose.sources import Source
-from nbcontain.errors import Cancelled, ContainerError, ContainerFailed, ImageNotFound, NbcontainError, UsageError
+from nbcontain.errors import Cancelled, ImageNotFound, NbcontainError, UsageError
 from nbcontain.events import BUILD, Emit, Finished, Notice, Record, Started, scope
 from nbcontain.networks import NetworkRequest
 from nbcontain.runtime.generate import RunOptions
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from nbcontain.handles import Container
 
 _ROOT = "compose"
-_LOOK_S = 0.1
 
 
 class Compose:
@@ -169,12 +169,14 @@ class Compose:
                 )  # fmt: skip
                 self._make_shared(project, plan, emit, bridges=bridges)
                 self._see_to_orphans(plan, emit, remove=remove_orphans)
-                for step in plan.steps:
-                    self._take(project, step, images, emit, is_over, bridges=bridges, start=start)
-                    done += [step.name] if step.verb != "remove" else []
-                for service in services if wait else ():
-                    if any(each.info.health for each in self._of(project, service.name)):
-                        self._await(project, Dependency(service.name, "service_healthy"), emit, is_over)
+                take = partial(self._take, project, images, emit, is_over, bridges=bridges, start=start)
+                too_many = [each for each in plan.steps if each.verb == "remove"]
+                for step in (each for each in plan.steps if each not in too_many):
+                    take(step)
+                    done.append(step.name)
+                at_once(too_many, take, "compose")
+                for service in waiting.lasting(services) if wait else ():
+                    waiting.await_going(service, self._of(project, service.name), emit, is_over)
             except NbcontainError as error:
                 if done:
                     error.why = "\n".join(filter(None, (error.why, f"started before: {', '.join(done)}")))
@@ -243,7 +245,7 @@ class Compose:
                     "--remove-orphans removes them", kind="warning"))  # fmt: skip
 
     def _take(
-        self, project: Project, step: Step, images: Mapping[str, str], emit: Emit, is_over: threading.Event, *,
+        self, project: Project, images: Mapping[str, str], emit: Emit, is_over: threading.Event, step: Step, *,
         bridges: bool, start: bool,
     ) -> None:  # fmt: skip
         """Do one step of the plan."""
@@ -285,17 +287,7 @@ class Compose:
         name, containers = dependency.service, self._of(project, dependency.service)
         if not containers and dependency.required and project.service(name).replicas:
             raise UsageError(f"no container of the service {name} in the project {project.name}", hint="%compose up")
-        if not containers or dependency.condition == "service_started":
-            return
-        if dependency.condition == "service_healthy" and not all(each.info.health for each in containers):
-            raise ContainerError(
-                f"{name} has no health check, and another service waits for it to be healthy",
-                hint="healthcheck:\n  test: …\nin that service, or condition: service_started",
-            )
-        with scope(emit, f"{name} {dependency.condition}", name, name):
-            while sum(_is_as_wanted(each, dependency) for each in containers) < len(containers):
-                if is_over.wait(_LOOK_S):
-                    raise Cancelled(f"nobody waits for {name} any more")
+        waiting.await_condition(dependency, containers, emit, is_over)
 
     # --- down ---
 
@@ -355,24 +347,6 @@ class Compose:
         for wave in order if last_first else order[::-1]:
             at_once(wave, act, "compose")
         return [each.name for wave in order for each in wave]
-
-
-def _is_as_wanted(container: Container, dependency: Dependency) -> bool:
-    """Whether a service is as another one waits for it to be. Raises ContainerError if it never will be."""
-    hint = f"%compose logs {dependency.service}"
-    ended = container.status in ("exited", "lost")
-    if dependency.condition == "service_completed_successfully":
-        code = container.state().exit_code if ended else 0
-        if code != 0:
-            raise ContainerFailed(
-                f"service {dependency.service} didn't complete successfully: exit {code}", code or 1, hint=hint
-            )
-        return ended
-    health = (container.health() or {}).get("Status")
-    if health != "healthy" and (health == "unhealthy" or ended):
-        said = "ended" if ended else "is unhealthy"
-        raise ContainerError(f"dependency failed to start: {dependency.service} {said}", hint=hint)
-    return health == "healthy"
 
 
 def _refuse_external(what: str, shared: Shared) -> None:

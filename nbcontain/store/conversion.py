@@ -31,8 +31,8 @@ def converted(
     """The image with its layers from the `first` on in this form; the layers are stored, and the image is not.
 
     What has the form stays as it is, unless it is to be made `again`, as for another level. Around each layer there is
-    a `step`, which hears how many bytes of its tar were read. The store's lock must be held until something names the layers. Raises BadArchive,
-    StoreError, DigestMismatch for layers that are not what they should be.
+    a `step`, which hears how many bytes of its tar were read. The store's lock must be held until something names the
+    layers. Raises BadArchive, StoreError, DigestMismatch for layers that are not what they should be.
     """
     layers = [
         layer if number < first or (_oci(layer.descriptor.media_type) == form.media_type and not again)

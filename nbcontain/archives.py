@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from nbcontain.engine import Engine
 
 _TOLD_BYTES = 8 << 20
-_FROM_OURSELVES = ("HOSTNAME",)
 
 
 @contextmanager
@@ -287,11 +287,10 @@ def _as_run(config: ImageConfig, container: Container) -> ImageConfig:
     stop_signal = info.stop_signal if config.stop_signal or info.stop_signal != "SIGTERM" else ""
     known = {entry.partition("=")[0]: entry for entry in config.env}
     # What this machine told it of its own, as of a proxy with a password, is for no image.
-    told = info.options.get("told") or ()
+    told = (*(info.options.get("told") or ()), f"HOSTNAME={spec.hostname or os.uname().nodename}")
     env = tuple(
         known[name] if entry in told else entry for entry in process.env
-        if (name := entry.partition("=")[0]) not in _FROM_OURSELVES
-        and (name in known or (name != "PATH" and entry not in told))
+        if (name := entry.partition("=")[0]) in known or (name != "PATH" and entry not in told)
     )  # fmt: skip
     return replace(
         config, env=env, labels={**config.labels, **info.labels}, user=said["User"], stop_signal=stop_signal,

@@ -159,6 +159,8 @@ class Beforehand:
             options = mount_options.parse(mount.options, PART)
             if furniture.topmost(mount.destination) in tops or mount.type not in _OWN or options.is_bind:
                 continue
+            if furniture.has_mode_of_its_place(mount):
+                continue
             # What cannot be made now is tried again, and told of, in its turn.
             with suppress(OSError):
                 self._mounts[number] = furniture.new(mount, options)

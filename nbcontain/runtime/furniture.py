@@ -197,14 +197,28 @@ class Place:
 
 def mount_into(place: Place, mount: Mount, made: list[str], kernel_devices: set[int], ready: int) -> None:
     """Perform one mount. `kernel_devices` are the device numbers of the proc and sysfs mounted so far."""
+    target = -1
+    if ready < 0 and has_mode_of_its_place(mount):
+        before = len(made)
+        target = _target(place, mount, made, kernel_devices, directory=True)
+        if len(made) == before:
+            # As runc's: /run and /root are not everybody's because they are in memory.
+            mode = stat.S_IMODE(os.fstat(target).st_mode)
+            mount = replace(mount, options=(*mount.options, f"mode={mode:o}"))
     mount_fd = _made_of(mount, ready)
     status = os.fstat(mount_fd)
-    target = _target(place, mount, made, kernel_devices, directory=stat.S_ISDIR(status.st_mode))
+    if target < 0:
+        target = _target(place, mount, made, kernel_devices, directory=stat.S_ISDIR(status.st_mode))
     if mount.destination in ("/proc", "/sys"):
         kernel_devices.add(status.st_dev)
     if "tmpcopyup" in mount.options:
         trees.copy_into(target, mount_fd)
     trees.attach(mount_fd, target)
+
+
+def has_mode_of_its_place(mount: Mount) -> bool:
+    """Whether it is a directory in memory, and has the mode of what it covers."""
+    return mount.type == "tmpfs" and not any(each.startswith("mode=") for each in mount.options)
 
 
 def _made_of(mount: Mount, ready: int) -> int:

@@ -168,6 +168,9 @@ def generate(
             f"--device-cgroup-rule and --userns {options.userns} cannot be together",
             why="in a user namespace no node can be made", hint="--device /dev/NAME gives one",
         )  # fmt: skip
+    if name and not any(entry.startswith("HOSTNAME=") for entry in environment):
+        # Some images say where to listen by that name.
+        environment = (*environment, f"HOSTNAME={name}")
     confined = confinement(options, config.platform.architecture, host.kernel)
     shm_bytes = limits.size_bytes(options.shm_size, "--shm-size") if options.shm_size else _SHM_BYTES
     # Who may make nodes must not be able to open what they stand for: then devices are mounts, and nothing else.
@@ -189,7 +192,7 @@ def generate(
     return Spec(
         process=Process(
             args=args,
-            env=(*environment, *([f"HOSTNAME={name}"] if name else [])),
+            env=environment,
             cwd=_directory(options.workdir or config.working_dir or "/"),
             terminal=options.tty,
             console_size=options.console_size,

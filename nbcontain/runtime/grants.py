@@ -65,9 +65,12 @@ class GrantOptions:
 
 
 def tmpfs_options(words: Sequence[str], said: str) -> tuple[str, ...]:
-    """The options of a directory in memory, of which some words were said. Raises UsageError."""
+    """The options of a directory in memory, of which some words were said. Raises UsageError.
+
+    Unless its mode is said it has that of the directory it covers, as with docker, and the kernel's 1777 where there is
+    none.
+    """
     options = dict.fromkeys(_TMPFS, "")
-    options["mode"] = "1777"
     for each in words:
         name, _, value = each.partition("=")
         if name in _TMPFS_WORDS and not value:

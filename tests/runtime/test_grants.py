@@ -17,13 +17,21 @@ from nbcontain.runtime.generate import RunOptions
 
 def test_a_directory_in_memory(profile: str, machine: Machine) -> None:
     script = (
-        "grep -E ' (/run|/tmp/x) ' /proc/mounts | cut -d' ' -f2-4; stat -c %a /run /tmp/x; echo a > /run/a; cat /run/a"
+        "grep -E ' (/run|/tmp/x) ' /proc/mounts | cut -d' ' -f2-4 | sort; "
+        "stat -c %a /run /tmp/x; echo a > /run/a; cat /run/a"
     )
     lines = machine.sh(script, tmpfs=("/run", "/tmp/x:size=64k,mode=700,exec")).splitlines()
     first, second = lines[:2]
     assert first.startswith("/run tmpfs rw,") and {"nosuid", "nodev", "noexec"} <= set(first.split()[2].split(","))
     assert second.startswith("/tmp/x tmpfs rw,") and "size=64k" in second and "noexec" not in second
     assert lines[2:] == ["1777", "700", "a"]
+
+
+def test_a_directory_in_memory_has_the_mode_of_what_it_covers(profile: str, machine: Machine, tmp_path: Path) -> None:
+    """Else /run or /root would be everybody's."""
+    (tmp_path / "inner").mkdir(0o711)
+    options: dict[str, Any] = {"volumes": (f"{tmp_path}:/v",), "tmpfs": ("/v/inner", "/v/made")}
+    assert machine.sh("stat -c %a /v/inner /v/made; ls -A /v/inner", **options).splitlines() == ["711", "1777"]
 
 
 def test_a_directory_in_memory_is_full_when_it_is(profile: str, machine: Machine) -> None:

@@ -87,6 +87,11 @@ def test_the_environment_is_the_images_with_what_was_given(profile: str, machine
     assert {line.split("=")[0] for line in lines} - of_the_shell == {each.split("=")[0] for each in wanted}
 
 
+def test_a_variable_that_is_called_hostname_is_left_as_it_was_given(machine: Machine) -> None:
+    """Images say by it where to listen (ENV HOSTNAME=0.0.0.0)."""
+    assert machine.sh("echo $HOSTNAME; hostname", environment=("HOSTNAME=0.0.0.0",), hostname="box") == "0.0.0.0\nbox\n"
+
+
 def test_a_bare_name_passes_the_callers_variable_on(
     profile: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 EVERY = 5
 ROOTS_ALONE = {"run-device", "run-device-block", "run-device-of-a-stage", "run-capabilities"}
 """Device nodes and what it says of capabilities: in a user namespace there are none, and others."""
-OF_ONE_ID = {"real-users-and-homes", "run-mount-cache-owner"}
+OF_ONE_ID = {"real-triggers-with-arguments", "real-users-and-homes", "run-mount-cache-owner"}
 """Where users are only kept in mind: what another user may not write to can be written to, and stat(2) shows root."""
 
 

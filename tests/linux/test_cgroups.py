@@ -51,13 +51,13 @@ def test_flags_become_limits() -> None:
         memory=64 * MIB, memory_and_swap=128 * MIB, cpu_quota_us=50_000, cpu_period_us=100_000, cpus="0-1", pids=-1
     )
     assert asked(memory="64m", memory_swap="-1").memory_and_swap == -1
-    assert asked() == Limits() and not asked()
+    assert asked() == asked(cpus="0") == Limits() and not asked()
 
 
 @pytest.mark.parametrize(
     "flags",
     [{"memory": "lots"}, {"memory": "1m"}, {"memory_swap": "1g"}, {"memory": "64m", "memory_swap": "32m"},
-     {"memory": "-2"}, {"memory": "64m", "memory_reservation": "65m"}, {"cpus": "0"}, {"cpus": "9999"}, {"cpus": "nan"},
+     {"memory": "-2"}, {"memory": "64m", "memory_reservation": "65m"}, {"cpus": "0.001"}, {"cpus": "9999"}, {"cpus": "nan"},
      {"cpus": "1", "cpu_quota": 5000}, {"cpu_period": 10}, {"cpu_quota": 10}, {"cpu_shares": 1}, {"blkio_weight": 5},
      {"cpuset_cpus": "all"}, {"cpuset_mems": "0-"}],
 )  # fmt: skip

@@ -14,6 +14,8 @@ from nbcontain.journal import MemoryJournal
 T = TypeVar("T")
 U = TypeVar("U")
 
+_AT_ONCE = 50
+"""As many containers docker stops at the same time."""
 _HEARTBEAT_S = 0.1
 """How often an awaiting cell wakes: an interrupt cancels its future, but does not wake a sleeping loop."""
 
@@ -125,14 +127,20 @@ class Task(Generic[T]):
 
 
 def at_once(items: Sequence[T], act: Callable[[T], U], name: str) -> list[U]:
-    """What `act` gives for each of these, in their order, each on a thread of its own.
+    """What `act` gives for each of these, in their order, each on a thread of its own; 50 at a time.
 
     The first error is raised when all have ended. A pool of concurrent.futures would not do: a program that was
     interrupted, and ends, waits for its threads.
     """
     if len(items) < 2:
         return [act(each) for each in items]
-    tasks = [Task(name, lambda emit, each=each: act(each)) for each in items]  # type: ignore[misc]
+    room = threading.Semaphore(_AT_ONCE)
+
+    def work(each: T) -> U:
+        with room:
+            return act(each)
+
+    tasks = [Task(name, lambda emit, each=each: work(each)) for each in items]  # type: ignore[misc]
     for task in tasks:
         task.wait()
     return [task.result() for task in tasks]

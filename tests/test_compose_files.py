@@ -98,6 +98,18 @@ def test_what_cannot_be_extended_is_told(engine: Engine, tmp_path: Path, service
         engine.compose.read(Source(files=(str(tmp_path / "compose.yaml"),)))
 
 
+def test_a_long_chain_is_no_matter_and_a_circle_through_another_file_is_told(engine: Engine, tmp_path: Path) -> None:
+    chain = "".join(f"  s{number}: {{extends: s{number - 1}}}\n" for number in range(1, 1500))
+    (tmp_path / "compose.yaml").write_text(f"services:\n  s0: {{image: x}}\n{chain}")
+    project, _ = engine.compose.read(Source(files=(str(tmp_path / "compose.yaml"),)))
+    assert {each.image for each in project.services} == {"x"} and len(project.services) == 1500
+    for name, other in (("one", "two"), ("two", "one")):
+        text = f"services:\n  web: {{extends: {{file: {other}.yaml, service: web}}}}\n"
+        (tmp_path / f"{name}.yaml").write_text(text)
+    with pytest.raises(UsageError, match="web -> web -> .* is a circle"):
+        engine.compose.read(Source(files=(str(tmp_path / "one.yaml"),)))
+
+
 def test_what_is_wrong_is_told_with_its_file(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text("services:\n  a: {image: x, cap_add: [SYS_TIME]}\n")
     (tmp_path / "two.yaml").write_text("services:\n  a:\n    cap_add: {A: b}\n")

@@ -19,7 +19,7 @@ from nbcontain.journal import FileJournal, MemoryJournal
 from nbcontain.linux import syscalls, watching
 from nbcontain.linux.watching import Watch
 from nbcontain.runtime import output_lines
-from nbcontain.task import Task
+from nbcontain.task import Task, at_once
 
 texts = st.text(max_size=40)
 events = st.one_of(
@@ -272,3 +272,20 @@ def test_who_has_had_enough_is_let_go_though_the_writer_lives_on(tmp_path: Path)
     assert isinstance(next(records).event, Started)
     enough.set()
     assert list(records) == []
+
+
+def test_what_is_done_at_once_is_in_order_and_no_more_of_it_than_there_is_room_for() -> None:
+    lock, now, most = threading.Lock(), 0, 0
+
+    def act(number: int) -> int:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.01)
+        with lock:
+            now -= 1
+        return number * 2
+
+    assert at_once(range(120), act, "test") == [number * 2 for number in range(120)]
+    assert 1 < most <= 50

@@ -11,16 +11,20 @@ from nbcontain.compose.document import Node
 from nbcontain.compose.merging import laid_over
 
 Other = Callable[[Node], Node]
-"""The tree of the file that a node names."""
+"""The tree of the file that a node names: the same one each time."""
+_Place = tuple[int, str]
+"""A service: the identity of its file's services, and its name."""
+_Known = dict[_Place, Node]
 _KEY = "extends"
 
 
 def extended(root: Node, other: Other) -> Node:
     """The tree without `extends`: each service laid over the one that it names. Raises UsageError."""
     services = _services(root)
-    if not any(isinstance(each.value, dict) and _KEY in each.value for each in services.values()):
+    if not any(_told(each) for each in services.values()):
         return root
-    found = {name: _whole(name, services, other, ()) for name in services}
+    known: _Known = {}
+    found = {name: _whole(name, services, other, known) for name in services}
     top = root.members()
     return root.holding({**top, "services": top["services"].holding({**found})})
 
@@ -30,14 +34,29 @@ def _services(root: Node) -> Mapping[str, Node]:
     return services.members() if services is not None else {}
 
 
-def _whole(name: str, services: Mapping[str, Node], other: Other, above: tuple[tuple[int, str], ...]) -> Node:
-    """A service with all that those have which it extends; `above` are those that led here, by their file's tree."""
-    service = services[name]
-    if not isinstance(service.value, dict) or _KEY not in service.value:
-        return service
-    told = service.value[_KEY]
-    if (id(services), name) in above:
-        told.wrong(f"{' -> '.join(each for _, each in (*above, (0, name)))} is a circle")
+def _told(service: Node) -> Node | None:
+    return service.value.get(_KEY) if isinstance(service.value, dict) else None
+
+
+def _whole(name: str, services: Mapping[str, Node], other: Other, known: _Known) -> Node:
+    """A service with all that those have which it extends; `known` are those that are whole already."""
+    waiting: list[tuple[_Place, Node]] = []
+    place = (id(services), name)
+    while (found := known.get(place)) is None and (told := _told(services[name])) is not None:
+        if place in (each for each, _ in waiting):
+            told.wrong(f"{' -> '.join(each for (_, each), _ in (*waiting, (place, told)))} is a circle")
+        waiting.append((place, services[name]))
+        name, services = _named(told, services, other)
+        place = (id(services), name)
+    whole = found or services[name]
+    for place, service in reversed(waiting):
+        own = service.holding({key: each for key, each in service.members().items() if key != _KEY})
+        known[place] = whole = laid_over(whole, own, service.place)
+    return whole
+
+
+def _named(told: Node, services: Mapping[str, Node], other: Other) -> tuple[str, Mapping[str, Node]]:
+    """The service that is extended, and those of its file."""
     base, file = told, None
     if isinstance(told.value, dict):
         if unknown := set(told.value) - {"service", "file"}:
@@ -46,6 +65,4 @@ def _whole(name: str, services: Mapping[str, Node], other: Other, above: tuple[t
     there = services if file is None else _services(other(file))
     if base.text() not in there:
         base.wrong(f"there is no service {base.text()}", f"there are {', '.join(sorted(there))}" if there else "")
-    below = _whole(base.text(), there, other, (*above, (id(services), name)))
-    own = service.holding({key: each for key, each in service.value.items() if key != _KEY})
-    return laid_over(below, own, service.place)
+    return base.text(), there

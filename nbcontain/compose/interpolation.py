@@ -103,12 +103,15 @@ def _refused(text: str) -> UsageError:
 
 _ENTRY = re.compile(
     r"""\s*(?:\#[^\n]*|(?:export[ \t]+)?(?P<name>[^\s=:\#]+)[ \t]*"""
-    r"""(?:[=:][ \t]*(?:'(?P<single>(?:\\'|[^'])*)'|"(?P<double>(?:\\.|[^"\\])*)"|(?P<plain>[^'"\s][^\n]*)?))?"""
+    r"""(?:(?P<sign>[=:])[ \t]*"""
+    r"""(?:'(?P<single>(?:\\'|[^'])*)'|"(?P<double>(?:\\.|[^"\\])*)"|(?P<plain>[^'"\s][^\n]*)?))?"""
     r"""(?P<rest>[^\n]*))(?:\n|\Z)""",
     re.DOTALL,
 )
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "$": "$$"}
 _ALONE = re.compile(r"\$\$|\$(?![A-Za-z_{])")
+_SHOWN = 200
+"""No more characters of a line stand in an error."""
 
 
 def env_file(text: str, values: Mapping[str, str]) -> dict[str, str | None]:
@@ -118,33 +121,41 @@ def env_file(text: str, values: Mapping[str, str]) -> dict[str, str | None]:
     Raises UsageError.
     """
     found: dict[str, str | None] = {}
+    known = dict(values)
     text, at = text.replace("\r\n", "\n").rstrip(), 0
     while at < len(text):
         entry = _ENTRY.match(text, at)
-        line = text.count("\n", 0, at) + 1
         if entry is None:
-            raise UsageError(f"line {line} of an env file names no variable", hint="NAME=value")
+            raise UsageError(f"{_line(text, at)} names no variable", hint="NAME=value")
         at = entry.end()
-        name, single, double, plain = entry.group("name", "single", "double", "plain")
+        name, sign, single, double, plain = entry.group("name", "sign", "single", "double", "plain")
         if name is None:
             continue
         rest = entry["rest"].strip()
         if rest[:1] in ("'", '"') and single is double is plain is None:
-            raise UsageError(f"line {line} of an env file: a quote is not closed", why=rest, hint="NAME='value'")
-        if single is not None:
-            found[name] = single.replace("\\'", "'")
-        elif double is not None:
-            value = re.sub(r"\\([nrt$\"\\])", lambda each: _ESCAPED.get(each[1], each[1]), double)
-            found[name] = _expanded(value, found, values)
-        elif re.match(rf"\s*(?:export\s+)?{re.escape(name)}[ \t]*[=:]", entry[0]):
-            found[name] = _expanded(re.split(r"\s#", plain or "", maxsplit=1)[0].strip(), found, values)
-        elif rest and not rest.startswith("#"):
-            raise UsageError(f"line {line} of an env file: {name} {rest}: a name has no space", hint="NAME=value")
-        else:
+            why = rest if len(rest) <= _SHOWN else f"{rest[:_SHOWN]}…"
+            raise UsageError(f"{_line(text, entry.start())}: a quote is not closed", why=why, hint="NAME='value'")
+        if sign is None:
+            if rest and not rest.startswith("#"):
+                line = _line(text, entry.start())
+                raise UsageError(f"{line}: {name} {rest}: a name has no space", hint="NAME=value")
             found[name] = None
+            known.pop(name, None)
+            known |= {name: values[name]} if name in values else {}
+            continue
+        if single is not None:
+            value = single.replace("\\'", "'")
+        elif double is not None:
+            escaped = re.sub(r"\\([nrt$\"\\])", lambda each: _ESCAPED.get(each[1], each[1]), double)
+            value = filled(_ALONE.sub("$$", escaped), known)
+        else:
+            bare = re.split(r"\s#", plain or "", maxsplit=1)[0].strip()
+            value = filled(_ALONE.sub("$$", bare), known)
+        found[name] = known[name] = value
     return found
 
 
-def _expanded(text: str, found: Mapping[str, str | None], values: Mapping[str, str]) -> str:
-    known = {**values, **{name: each for name, each in found.items() if each is not None}}
-    return filled(_ALONE.sub("$$", text), known)
+def _line(text: str, at: int) -> str:
+    """Where an entry is whose match, or lack of one, begins there: blank lines before it are part of that."""
+    blank = re.compile(r"\s*").match(text, at)
+    return f"line {text.count(chr(10), 0, blank.end() if blank else at) + 1} of an env file"

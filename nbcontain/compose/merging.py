@@ -51,10 +51,10 @@ def _members(below: Node, above: Node, place: str) -> Node:
     if place.endswith(".logging") and _driver(above) not in ("", _driver(below)):
         # The options of another driver mean nothing to it.
         return above
-    members = below.members()
+    members = dict(below.members())
     for name, each in above.members().items():
         inner = f"{place}.{name}".lstrip(".")
-        members = {**members, name: _merged(members[name], each, inner) if name in members else each}
+        members[name] = _merged(members[name], each, inner) if name in members else each
     return above.holding(members)
 
 

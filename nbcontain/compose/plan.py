@@ -11,6 +11,7 @@ from nbcontain.runtime.generate import RunOptions
 from nbcontain.values import dataclass, replace
 
 Verb = Literal["create", "recreate", "start", "keep", "remove"]
+Recreate = Literal["", "always", "never"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Plan:
 
 def planned(
     project: Project, services: Sequence[Service], existing: Sequence[Existing], images: Mapping[str, str],
-    networks: Sequence[str], volumes: Sequence[str], *, recreate: Literal["", "always", "never"] = "",
+    networks: Sequence[str], volumes: Sequence[str], *, recreate: Recreate = "",
 ) -> Plan:  # fmt: skip
     """The plan of `up`. `images` are ids by service; `networks` and `volumes` are the names of those that there are.
 

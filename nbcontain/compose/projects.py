@@ -9,13 +9,13 @@ import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from nbcontain.compose import model, sources, waiting
 from nbcontain.compose.document import Node
 from nbcontain.compose.model import Dependency, Project, Service, Shared
 from nbcontain.compose.order import number_of, waves
-from nbcontain.compose.plan import Existing, Plan, Step, planned, run_options
+from nbcontain.compose.plan import Existing, Plan, Recreate, Step, planned, run_options
 from nbcontain.compose.sources import Source
 from nbcontain.errors import Cancelled, ImageNotFound, NbcontainError, UsageError
 from nbcontain.events import BUILD, Emit, Finished, Notice, Record, Started, scope
@@ -146,7 +146,7 @@ class Compose:
 
     def up(
         self, project: Project, services: Sequence[Service], emit: Emit, *, build: bool = False,
-        recreate: Literal["", "always", "never"] = "", remove_orphans: bool = False, wait: bool = False,
+        recreate: Recreate = "", remove_orphans: bool = False, wait: bool = False,
         start: bool = True, is_over: threading.Event | None = None,
     ) -> list[Container]:  # fmt: skip
         """Have these services run, in this order, as the file says; what is so already is left alone.
@@ -162,11 +162,7 @@ class Compose:
             try:
                 bridges = self._bridges(services, emit)
                 images = self._images(project, services, emit, build=build)
-                plan = planned(
-                    project, services, self._existing(project.name), images,
-                    [each.name for each in self._engine.networks.all()],
-                    [each.name for each in self._engine.volumes], recreate=recreate,
-                )  # fmt: skip
+                plan = self._planned(project, services, self._existing(project.name), images, recreate)
                 self._make_shared(project, plan, emit, bridges=bridges)
                 self._see_to_orphans(plan, emit, remove=remove_orphans)
                 take = partial(self._take, project, images, emit, is_over, bridges=bridges, start=start)
@@ -194,14 +190,19 @@ class Compose:
             for text in () if needs and others else project.warnings:
                 emit(Notice(_ROOT, text, kind="warning"))
             bridges, images = self._bridges((service,), emit), self._images(project, (service,), emit, build=False)
-            networks = [each.name for each in self._engine.networks.all()]
-            volumes = [each.name for each in self._engine.volumes]
-            plan = planned(project, (service,), (), images, networks, volumes)
-            self._make_shared(project, plan, emit, bridges=bridges)
+            self._make_shared(project, self._planned(project, (service,), (), images), emit, bridges=bridges)
             for each in service.depends_on if needs else ():
                 self._await(project, each, emit, is_over)
         word = secrets.token_hex(6)
         return run_options(project, service, images[service.name], bridges=bridges, one_off=word)
+
+    def _planned(
+        self, project: Project, services: Sequence[Service], existing: Sequence[Existing], images: Mapping[str, str],
+        recreate: Recreate = "",
+    ) -> Plan:  # fmt: skip
+        networks = [each.name for each in self._engine.networks.all()]
+        volumes = [each.name for each in self._engine.volumes]
+        return planned(project, services, existing, images, networks, volumes, recreate=recreate)
 
     def _of(self, project: Project, service: str) -> list[Container]:
         """A service's containers; none where it has none."""

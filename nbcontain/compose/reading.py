@@ -78,6 +78,7 @@ class Reader:
     def project(self, texts: Sequence[str], name: str, files: Sequence[str] = ()) -> tuple[Project, Node]:
         """The project of the texts of files, the later over the earlier, and their tree. Raises UsageError."""
         unset: dict[str, None] = {}
+        beside: dict[Path, Node] = {}
 
         def fill(text: str, node: Node) -> str:
             try:
@@ -93,7 +94,9 @@ class Reader:
             if path.parent.resolve() != self.directory:
                 node.wrong("is in another directory, and its paths would be seen from there", "a file beside this one")
             try:
-                return parse(self._read(path), fill, path.name)
+                if path not in beside:
+                    beside[path] = parse(self._read(path), fill, path.name)
+                return beside[path]
             except (OSError, UnicodeDecodeError) as error:
                 node.wrong(f"cannot read {path}", str(error))
 

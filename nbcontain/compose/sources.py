@@ -70,18 +70,18 @@ def _variables(directory: Path, files: Sequence[str], environ: Mapping[str, str]
     return {**{name: value for name, value in found.items() if value is not None}, **environ}
 
 
-def _text(path: Path) -> str:
-    """What a file says. Raises UsageError."""
-    try:
-        return _read(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}", why=getattr(error, "strerror", "") or str(error)) from error
-
-
 def _read(path: Path) -> str:
-    """The same. Raises OSError, UnicodeDecodeError, and UsageError for what is too long for people, or has no end."""
+    """What a file says. Raises OSError, UnicodeDecodeError, and UsageError for one without an end, or hardly any."""
     with path.open(encoding="utf-8-sig") as file:
         text = file.read(LONGEST + 1)
     if len(text) > LONGEST:
         raise UsageError(f"{path} is not read", why="it is larger than 1 MiB")
     return text
+
+
+def _text(path: Path) -> str:
+    """The same. Raises UsageError alone."""
+    try:
+        return _read(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}", why=getattr(error, "strerror", "") or str(error)) from error

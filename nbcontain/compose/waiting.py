@@ -32,6 +32,7 @@ def await_condition(
             hint="healthcheck:\n  test: …\nin that service, or condition: service_started",
         )
     with scope(emit, f"{name} {dependency.condition}", name, name):
+        # All of them are asked each time: one that will never be so is heard of, whatever the others are.
         while sum(_is_as_wanted(each, dependency) for each in containers) < len(containers):
             _wait(name, is_over)
 

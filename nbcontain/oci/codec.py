@@ -16,6 +16,8 @@ from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import (
     CONFIG,
     INDEX,
+    LAYER_TAR,
+    LAYER_TAR_GZIP,
     MANIFEST,
     Descriptor,
     Healthcheck,
@@ -36,6 +38,11 @@ LAYER_LIMIT = 500
 INLINE_CACHE = "moby.buildkit.cache.v0"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+OCI_LAYERS = {
+    "application/vnd.docker.image.rootfs.diff.tar.gzip": LAYER_TAR_GZIP,
+    "application/vnd.docker.image.rootfs.diff.tar": LAYER_TAR,
+}
+"""What docker's documents call a layer, and OCI's word for it."""
 MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
 INDEXES = frozenset({INDEX, DOCKER_INDEX})
 _KNOWN = frozenset({"schemaVersion", "mediaType", "config", "layers", "manifests", "annotations", "digest", "size"})

@@ -8,7 +8,7 @@ from typing import cast
 
 from nbcontain.errors import BadArchive
 from nbcontain.oci import codec
-from nbcontain.oci.image import CONFIG, LAYER_TAR, LAYER_TAR_GZIP, MANIFEST, Image, Layer
+from nbcontain.oci.image import CONFIG, MANIFEST, Image, Layer
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.layer_forms import Form
@@ -16,12 +16,8 @@ from nbcontain.store.layer_writer import layer_writer
 from nbcontain.store.tar import Readable
 from nbcontain.values import replace
 
-_OF_DOCKER = {
-    "application/vnd.docker.image.rootfs.diff.tar.gzip": LAYER_TAR_GZIP,
-    "application/vnd.docker.image.rootfs.diff.tar": LAYER_TAR,
-}
-
 Step = Callable[[Layer], AbstractContextManager[Callable[[int], object]]]
+"""Around the work on one layer; what it gives hears of bytes."""
 
 
 def converted(
@@ -68,4 +64,4 @@ def _converted(layer: Layer, form: Form, blobs: Blobs, step: Step) -> Layer:
 
 def _oci(media_type: str) -> str:
     """OCI's word for what docker's says."""
-    return _OF_DOCKER.get(media_type, media_type)
+    return codec.OCI_LAYERS.get(media_type, media_type)

@@ -57,9 +57,9 @@ def test_flags_become_limits() -> None:
 @pytest.mark.parametrize(
     "flags",
     [{"memory": "lots"}, {"memory": "1m"}, {"memory_swap": "1g"}, {"memory": "64m", "memory_swap": "32m"},
-     {"memory": "-2"}, {"memory": "64m", "memory_reservation": "65m"}, {"cpus": "0.001"}, {"cpus": "9999"}, {"cpus": "nan"},
-     {"cpus": "1", "cpu_quota": 5000}, {"cpu_period": 10}, {"cpu_quota": 10}, {"cpu_shares": 1}, {"blkio_weight": 5},
-     {"cpuset_cpus": "all"}, {"cpuset_mems": "0-"}],
+     {"memory": "-2"}, {"memory": "64m", "memory_reservation": "65m"}, {"cpus": "0.001"}, {"cpus": "9999"},
+     {"cpus": "nan"}, {"cpus": "1", "cpu_quota": 5000}, {"cpu_period": 10}, {"cpu_quota": 10}, {"cpu_shares": 1},
+     {"blkio_weight": 5}, {"cpuset_cpus": "all"}, {"cpuset_mems": "0-"}],
 )  # fmt: skip
 def test_flags_that_make_no_sense_are_one_clear_error(flags: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="--"):

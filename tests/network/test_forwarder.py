@@ -9,30 +9,22 @@ from collections.abc import Iterator
 import pytest
 
 from nbcontain.network import forwarder
-from nbcontain.network.helper import Poll
-
-LOCAL = "127.0.0.1"
+from network.turns import LOCAL, Turns
 
 
-class Ports:
+class Ports(Turns[forwarder.Forwarder]):
     """A forwarder with room for 40 connections, and two ports, `one` and `two`, that lead to a server each."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(forwarder.resource, "getrlimit", lambda which: (240, 240))
-        self.poll = Poll()
-        self.forwarder = forwarder.Forwarder(self.poll)
+        super().__init__(forwarder.Forwarder)
         self.servers = {name: socket.create_server((LOCAL, 0), backlog=128) for name in ("one", "two")}
         self.places: dict[str, tuple[str, int]] = {}
         for name, server in self.servers.items():
             listener = socket.create_server((LOCAL, 0), backlog=128)
             self.places[name] = listener.getsockname()
             told = dict(zip(("address", "port"), server.getsockname(), strict=True))
-            self.forwarder.hold(name, told, [listener.detach()])
-
-    def turn(self, count: int = 4) -> None:
-        for _ in range(count):
-            for fd, events in self.poll.epoll.poll(0.05):
-                self.forwarder.serve(fd, events)
+            self.serving.hold(name, told, [listener.detach()])
 
     def comes(self, name: str) -> socket.socket:
         end = socket.create_connection(self.places[name], timeout=5)
@@ -43,7 +35,7 @@ class Ports:
         """Whether who comes now gets to the server."""
         with self.comes(name) as end:
             end.sendall(b"x")
-            self.turn()
+            self.turn(4)
             self.servers[name].settimeout(0.2)
             with contextlib.suppress(OSError):
                 served, _ = self.servers[name].accept()
@@ -57,9 +49,7 @@ class Ports:
 def ports(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ports]:
     made = Ports(monkeypatch)
     yield made
-    for key in made.forwarder.held():
-        made.forwarder.drop(key)
-    made.poll.epoll.close()
+    made.close()
     for server in made.servers.values():
         server.close()
 
@@ -68,7 +58,7 @@ def test_very_many_connections_to_one_port_leave_room_for_those_to_another(ports
     with contextlib.ExitStack() as stack:
         for _ in range(60):
             stack.enter_context(ports.comes("one"))
-        assert len(ports.forwarder._pairs) // 2 <= 22
+        assert len(ports.serving._pairs) // 2 <= 22
         assert all(ports.echoes("two") for _ in range(5))
     ports.turn(20)
     for server in ports.servers.values():

@@ -10,10 +10,8 @@ import pytest
 
 from nbcontain.network import names
 from nbcontain.network.etc import Resolver
-from nbcontain.network.helper import Poll
 from nbcontain.network.model import Network, network_to_json
-
-LOCAL = "127.0.0.1"
+from network.turns import LOCAL, Turns
 
 
 def question(name: str, number: int = 7) -> bytes:
@@ -21,12 +19,11 @@ def question(name: str, number: int = 7) -> bytes:
     return struct.pack("!HHHHHH", number, 0x100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!HH", 1, 1)
 
 
-class Served:
+class Served(Turns[names.Responder]):
     """A responder for two networks, `one` and `two`, which asks a server that says nothing by itself."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.poll = Poll()
-        self.responder = names.Responder(self.poll)
+        super().__init__(names.Responder)
         self.world = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.world.bind((LOCAL, 0))
         self.world.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
@@ -34,7 +31,7 @@ class Served:
         monkeypatch.setattr(names, "of_machine", lambda: Resolver((LOCAL,)))
         monkeypatch.setattr(names, "_PORT", self.world.getsockname()[1])
         networks = [Network(name, name * 20, "") for name in ("one", "two")]
-        self.responder.learn(
+        self.serving.learn(
             {"networks": [network_to_json(each) for each in networks], "sandboxes": [], "servers": {}}
         )
         self.places: dict[str, tuple[tuple[str, int], tuple[str, int]]] = {}
@@ -44,12 +41,7 @@ class Served:
                 end.bind((LOCAL, 0))
             ends[1].listen(16)
             self.places[each.name] = ends[0].getsockname(), ends[1].getsockname()
-            self.responder.hold(each.name, {"network": each.id}, [end.detach() for end in ends])
-
-    def turn(self, count: int = 1) -> None:
-        for _ in range(count):
-            for fd, events in self.poll.epoll.poll(0.05):
-                self.responder.serve(fd, events)
+            self.serving.hold(each.name, {"network": each.id}, [end.detach() for end in ends])
 
     def datagrams(self, network: str) -> socket.socket:
         end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -68,9 +60,7 @@ class Served:
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     made = Served(monkeypatch)
     yield made
-    for key in made.responder.held():
-        made.responder.drop(key)
-    made.poll.epoll.close()
+    made.close()
     made.world.close()
 
 
@@ -116,5 +106,5 @@ def test_who_asks_and_takes_no_answers_is_hung_up_on(served: Served) -> None:
             except BlockingIOError:
                 pass
             served.turn()
-    assert not served.responder._connections
+    assert not served.serving._connections
     hostile.close()

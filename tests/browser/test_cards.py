@@ -34,6 +34,28 @@ def test_a_build_is_seen_while_it_goes_on_and_when_it_is_over(open_lab: OpenLab)
     expect(card).to_contain_text("RUN echo made > /made")
 
 
+TICKING = "%%dockerfile -t told\nFROM box\nRUN echo one; echo two; echo three; echo four; echo five\nRUN {}\n".format(
+    "i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo tick $i; sleep 0.2; done"
+)
+
+
+def test_a_step_that_is_unfolded_stays_so_while_its_build_goes_on(open_lab: OpenLab) -> None:
+    lab = open_lab(LOAD, TICKING)
+    lab.run(0)
+    lab.start(1)
+    lab.wait_for_text(1, "tick 3")
+    said = lab.card(1).locator("details.nbc-output").first
+    said.locator("summary").click()
+    expect(said).to_have_attribute("open", "")
+    lab.wait_for_text(1, "tick 12")
+    expect(said).to_have_attribute("open", "")
+    expect(said).to_contain_text("one")
+    expect(lab.card(1)).to_contain_text("building")
+    lab.wait_for_text(1, "tick 40")
+    expect(lab.card(1)).to_contain_text("built")
+    expect(said).to_have_attribute("open", "")
+
+
 def test_a_live_card_is_reloaded_and_stopped(open_lab: OpenLab, desk_engine: Engine) -> None:
     lab = open_lab(LOAD, DETACHED, "%container ps -a")
     lab.run(0)

@@ -127,7 +127,15 @@ function render({ model, el }) {
   showLabel(); showHead(); showMeters(); showBody(); showActions(); showDrawer();
   // Lab would take letters and Enter as commands for the cell.
   card.addEventListener('keydown', (event) => event.stopPropagation());
-  return () => { putAway(); held = null; dropLog(); clock.stop(); for (const [event, handler] of wired) model.off(event, handler); };
+  // What somebody opened, and what the card lay in: when the view is taken away, neither is there any more.
+  const opened = new Set();
+  let around = [];
+  body.addEventListener('toggle', ({ target }) => {
+    const summary = target.firstElementChild.textContent;
+    if (target.open) opened.add(summary); else opened.delete(summary);
+    around = ancestors(card);
+  }, { capture: true });  // it does not bubble
+  return () => { reopen(opened, card, around); putAway(); held = null; dropLog(); clock.stop(); for (const [event, handler] of wired) model.off(event, handler); };
 }
 
 export default { initialize, render };

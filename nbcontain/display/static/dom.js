@@ -47,6 +47,30 @@ function patch(from, to) {
   for (const spare of olds.slice(news.length)) spare.remove();
 }
 
+// A card ends as HTML in its place, in which everything is folded: what somebody opened is opened there again. Given are
+// the summaries that were open, the card, and what it lay in, from the inside out.
+function reopen(summaries, card, around) {
+  const place = around.find((node) => node.isConnected);
+  if (!place || !summaries.size) return;
+  const open = () => {
+    const found = [...place.querySelectorAll('.nbc details > summary')]
+      .filter((node) => !card.contains(node) && summaries.has(node.textContent));
+    for (const node of found) node.parentElement.open = true;
+    return found.length > 0;
+  };
+  if (open()) return;
+  const watch = new MutationObserver(() => { if (open()) watch.disconnect(); });
+  watch.observe(place, { childList: true, subtree: true });
+  setTimeout(() => watch.disconnect(), 5000);
+}
+
+// The output that a card is in, whatever that is made of; no cell, and nothing of others.
+function ancestors(node) {
+  const above = [];
+  for (let each = node.parentElement; each && above.length < 4; each = each.parentElement) above.push(each);
+  return above;
+}
+
 function fill(node, html) {
   const template = document.createElement('template');  // inert: nothing in it loads or runs
   template.innerHTML = html;

@@ -82,6 +82,8 @@ class Terminal:
     def show(self) -> None:
         """Below the current cell, whose thread this is; when it is over its text takes its place."""
         self._handle = display(widget_bundle(self.picture(), self.widget))
+        if self._over:  # before there was anything whose place to take
+            self._handle.update(snapshot(self.picture()), raw=True)
 
     def close(self) -> None:
         """End what runs in it, if it lives for us. Idempotent."""

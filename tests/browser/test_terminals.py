@@ -59,6 +59,27 @@ def test_a_terminal_is_typed_in_reloaded_and_saved_as_text(open_lab: OpenLab, de
     assert desk_engine.container("talk").status == "exited"
 
 
+def test_a_terminal_that_has_ended_is_as_high_as_what_is_in_it(open_lab: OpenLab) -> None:
+    lab = open_lab(LOAD, "%container run -it --name few box sh -c 'read a; echo this; echo and that; exit 3'",
+                   "%container run -it --rm box sh -c 'echo at once; exit 4'")  # fmt: skip
+    lab.run(0)
+    lab.run(1)
+    # A page that was reloaded goes on showing the widget.
+    lab.reload()
+    expect(lab.output(1).locator(".xterm-rows > div")).to_have_count(18)
+    lab.output(1).locator(".xterm").click()
+    lab.page.keyboard.type("go\n")
+    lab.wait_for_text(1, "ended with exit code 3")
+    expect(lab.output(1).locator(".xterm-rows > div")).to_have_count(4)  # and where the cursor stands
+    expect(rows(lab, 1)).to_contain_text("gothisand that")
+    assert (lab.output(1).locator(".nbc-terminal").bounding_box() or {})["height"] < 80
+    # One that has ended before it was shown is text like all others.
+    lab.run(2)
+    expect(lab.output(2)).to_contain_text("exited 4")
+    expect(lab.output(2)).to_contain_text("at once")
+    expect(lab.output(2).locator(".xterm")).to_have_count(0)
+
+
 def test_a_shell_is_opened_from_a_card_and_beside_it(open_lab: OpenLab, desk_engine: Engine) -> None:
     lab = open_lab(LOAD, SLEEPING, "%container terminal web", "%container exec -it web cat")
     for number in range(4):

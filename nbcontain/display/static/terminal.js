@@ -1,6 +1,7 @@
 // A terminal in a cell: xterm.js on a program that has a terminal of its own. xterm.js itself comes once per page over the
 // widget's channel, since in the widget's state it would be saved with each of them.
 const HEARD_BYTES = 16384;
+const ROWS = 18;
 const BUNDLE = (globalThis.nbcontainXterm ??= {});
 
 function initialize({ model }) { model.set('skew', Date.now() / 1000 - model.get('now')); }
@@ -81,7 +82,7 @@ function render({ model, el }) {
   el.append(card);
   const clock = count(card, model.get('skew') ?? 0);
   const id = Math.random().toString(36).slice(2);
-  let term = null, line = null, isShown = false, replayed = 0, drawn = 0, lastEscape = 0, toldAt = 0, isOver = false;
+  let term = null, line = null, isShown = false, replayed = 0, drawn = 0, lastEscape = 0, toldAt = 0, isOver = false, rows = ROWS;
   const tell = (message) => {
     if (line?.readyState !== 1) return model.send(message);
     line.send(JSON.stringify(message));
@@ -104,7 +105,19 @@ function render({ model, el }) {
     actions.replaceChildren(...(isAlive ? [reader, ...(model.get('detaches') ? [detach] : []), end] : []));
     for (const node of [end, detach]) node.setAttribute('aria-label', `${node.textContent} ${model.get('name')}`);
     foot.textContent = isAlive ? 'Esc Esc leaves the terminal' : model.get('farewell');
-    if (term) { term.options.disableStdin = !isAlive; term.options.cursorBlink = false; }
+    if (term) { term.options.disableStdin = !isAlive; term.options.cursorBlink = false; term.write('', settle); }
+  };
+
+  // Once it is over, it is as high as what is written in it; something may still be on its way by then.
+  const settle = () => {
+    if (isOver || model.get('alive') || term.buffer.active.type !== 'normal') return;
+    const { active } = term.buffer;
+    const cursor = active.baseY + active.cursorY;  // what is above it would leave the screen before it does
+    let last = active.length - 1;
+    while (last > cursor && !active.getLine(last)?.translateToString(true)) last--;
+    rows = Math.min(last + 1, ROWS);
+    box.style.minHeight = '0';
+    if (term.rows !== rows) term.resize(term.cols, rows);
   };
 
   const write = (bytes, isReplay) => {
@@ -118,6 +131,7 @@ function render({ model, el }) {
       tell({ kind: 'drawn', bytes: drawn });
       drawn = 0;
     });
+    if (!model.get('alive')) term.write('', settle);
   };
   const take = (message, buffers) => {
     // What comes by messages while there is a line is for other views.
@@ -146,7 +160,7 @@ function render({ model, el }) {
     line = opened?.readyState === 1 ? opened : null;
     if (!card.isConnected && !el.isConnected) await new Promise((resolve) => setTimeout(resolve, 50));
     term = new Terminal({
-      rows: 18, cols: 80, scrollback: 5000, fontSize: 12, fontFamily: getComputedStyle(box).fontFamily, theme: theme(box), minimumContrastRatio: 4.5,
+      rows, cols: 80, scrollback: 5000, fontSize: 12, fontFamily: getComputedStyle(box).fontFamily, theme: theme(box), minimumContrastRatio: 4.5,
       // A link that a program made up leads nowhere.
       linkHandler: { activate: () => {}, allowNonHttpProtocols: false }, allowProposedApi: false,
     });
@@ -177,7 +191,7 @@ function render({ model, el }) {
     term.onResize(({ rows, cols }) => tell({ kind: 'size', rows, cols }));
     const resize = () => {
       const size = box.clientWidth > 0 ? fit.proposeDimensions() : null;
-      if (size?.cols > 1) term.resize(size.cols, 18);
+      if (size?.cols > 1) term.resize(size.cols, rows);
     };
     const sizes = new ResizeObserver(resize);
     sizes.observe(box);

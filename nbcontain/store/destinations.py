@@ -7,6 +7,7 @@ written to: it would be lost if another file took its place.
 from __future__ import annotations
 
 import os
+import select
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -88,13 +89,23 @@ def _standard_output(hint: str) -> Iterator[Callable[[bytes], None]]:
     if stream is None or sys.stdout.isatty():
         raise UsageError("an archive is nothing to look at", hint=hint)
 
-    def write(data: bytes) -> None:
-        with _told():
-            stream.write(data)
+    # Past the stream's buffer: what that could not write it would try to write again when the process ends.
+    end = getattr(stream, "raw", stream)
 
-    yield write
+    def write(data: bytes) -> None:
+        rest = memoryview(data)
+        with _told():
+            while rest:
+                if written := end.write(rest):
+                    rest = rest[written:]
+                else:  # somebody who has it, too, wants never to wait
+                    select.select([], [end], [])
+
     with _told():
         stream.flush()
+    yield write
+    with _told():
+        end.flush()
 
 
 @contextmanager

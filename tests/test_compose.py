@@ -19,6 +19,7 @@ from nbcontain.commands import parse_words
 from nbcontain.commands.compose import ComposeWords, _followed
 from nbcontain.compose import model
 from nbcontain.compose.document import parse
+from nbcontain.compose.including import Text
 from nbcontain.compose.interpolation import env_file, filled
 from nbcontain.compose.model import Project
 from nbcontain.compose.plan import Existing, planned, run_options
@@ -60,7 +61,7 @@ volumes: {data: }
 def read(text: str, environ: dict[str, str] | None = None, name: str = "shop") -> Project:
     """A project in /srv whose files are all the same."""
     reader = Reader(Path("/srv"), environ or {}, lambda path: "FROM_FILE=1\nB=file\n")
-    return reader.project([text], name)[0]
+    return reader.project([Text(text)], name)[0]
 
 
 def one(yaml: str, **environ: str) -> Any:

@@ -6,19 +6,18 @@ it out changes nothing that can be seen.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nbcontain.compose import values
-from nbcontain.compose.document import Node, parse
-from nbcontain.compose.extending import extended
-from nbcontain.compose.interpolation import env_file, filled
-from nbcontain.compose.merging import merged
+from nbcontain.compose.document import Node
+from nbcontain.compose.including import Files, Place, Text
+from nbcontain.compose.interpolation import env_file
 from nbcontain.compose.model import CONDITIONS, Build, Dependency, Given, Joined, Project, Service, Shared
 from nbcontain.compose.mounts import volume
+from nbcontain.compose.relocating import place_of
 from nbcontain.errors import UsageError
 from nbcontain.runtime.generate import RunOptions
 
@@ -75,37 +74,12 @@ class Reader:
 
     # --- the whole ---
 
-    def project(self, texts: Sequence[str], name: str, files: Sequence[str] = ()) -> tuple[Project, Node]:
-        """The project of the texts of files, the later over the earlier, and their tree. Raises UsageError."""
-        unset: dict[str, None] = {}
-        beside: dict[Path, Node] = {}
-
-        def fill(text: str, node: Node) -> str:
-            try:
-                return filled(text, self.environ, lambda name: unset.setdefault(name))
-            except UsageError as error:
-                node.wrong(error.message + (f": {error.why}" if error.why else ""), error.hint)
-
-        named = [os.path.basename(each) for each in files] if len(files) > 1 else ["compose file"] * len(texts)
-
-        def other(node: Node) -> Node:
-            """A file that a service of another extends."""
-            path = self._path(node.text())
-            if path.parent.resolve() != self.directory:
-                node.wrong("is in another directory, and its paths would be seen from there", "a file beside this one")
-            try:
-                if path not in beside:
-                    beside[path] = parse(self._read(path), fill, path.name)
-                return beside[path]
-            except (OSError, UnicodeDecodeError) as error:
-                node.wrong(f"cannot read {path}", str(error))
-
-        roots = (parse(text, fill, source) for text, source in zip(texts, named, strict=True))
-        root = merged(*(extended(each, other) for each in roots))
-        self.warnings += [f'the variable "{each}" is not set: a blank text stands for it' for each in unset]
+    def project(self, files: Sequence[Text], name: str) -> tuple[Project, Node]:
+        """The project of files, the later over the earlier, and their tree. Raises UsageError."""
+        read = Files(self._read)
+        root = read.tree(files, Place(self.directory, self.environ))
+        self.warnings += [f'the variable "{each}" is not set: a blank text stands for it' for each in read.unset]
         top = root.members()
-        root.only(("name", "version", "services", "networks", "volumes", "configs", "secrets"),
-                    {"include": "put all services into one file", "models": ""})  # fmt: skip
         if "version" in top:
             self.warnings.append(f"line {top['version'].line}: version is obsolete, and means nothing")
         given = name or (top["name"].text() if "name" in top else "") or values.project_name(self.directory.name)
@@ -135,7 +109,7 @@ class Reader:
                     )
         project = Project(
             given, self.directory, tuple(services), tuple(self.networks.values()), tuple(self.volumes.values()),
-            tuple(self.warnings), ",".join(files),
+            tuple(self.warnings), ",".join(str(each.path) for each in files if each.path is not None),
         )  # fmt: skip
         return project, root
 
@@ -176,8 +150,7 @@ class Reader:
         node.wrong("says nothing of where it is from", "file: PATH, environment: NAME or content: TEXT")
 
     def _path(self, text: str) -> Path:
-        # Not pathlib's, which raises where ~NAME is nobody.
-        return self.directory / os.path.expanduser(text)
+        return place_of(text, self.directory)
 
     # --- a service ---
 

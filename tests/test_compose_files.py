@@ -131,7 +131,10 @@ def test_what_is_included_has_its_own_directory_and_variables_and_is_the_project
 ) -> None:
     source = _write(
         tmp_path,
-        compose_yaml="include: [sub/compose.yaml]\nservices: {web: {image: 'w${V}', depends_on: [db], networks: [n]}}\n",
+        compose_yaml="""\
+include: [sub/compose.yaml]
+services: {web: {image: 'w${V}', depends_on: [db], networks: [n]}}
+""",
         sub__compose_yaml="""\
 name: other
 include: [deep/x.yaml]

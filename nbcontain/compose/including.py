@@ -55,8 +55,8 @@ class Text:
 class Files:
     """Reads a project's files, and those that they name. `read` raises OSError, UnicodeDecodeError and UsageError."""
 
-    def __init__(self, read: Callable[[Path], str]) -> None:
-        self._read = read
+    def __init__(self, read: Callable[[Path], str], *, interpolate: bool = True) -> None:
+        self._read, self._interpolate = read, interpolate
         self._left = _MOST
         self.unset: dict[str, None] = {}
         """The variables that have no value."""
@@ -87,6 +87,8 @@ class Files:
         return merged(*roots)
 
     def _fill(self, environ: Mapping[str, str], text: str, node: Node) -> str:
+        if not self._interpolate:
+            return text
         try:
             return filled(text, environ, lambda name: self.unset.setdefault(name))
         except UsageError as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nbcontain.compose.document import LONGEST, Node
-from nbcontain.compose.including import Text, variables
+from nbcontain.compose.including import Files, Place, Text, variables
 from nbcontain.compose.model import Project
 from nbcontain.compose.reading import Reader
 from nbcontain.errors import UsageError
@@ -29,16 +29,25 @@ class Source:
 
 def read(source: Source, environ: Mapping[str, str]) -> tuple[Project, Node]:
     """The project that files describe, and these as a tree. Raises UsageError with the line."""
+    files, place = _files(source, environ)
+    name = source.name or place.environ.get("COMPOSE_PROJECT_NAME", "")
+    return Reader(place.directory, place.environ, _read).project(files, name)
+
+
+def tree(source: Source, environ: Mapping[str, str]) -> Node:
+    """The tree of files as they are written, with their variables. Raises UsageError with the line."""
+    files, place = _files(source, environ)
+    return Files(_read, interpolate=False).tree(files, place)
+
+
+def _files(source: Source, environ: Mapping[str, str]) -> tuple[list[Text], Place]:
     paths = [] if source.text is not None else _named(source, environ) or _found(Path.cwd())
     directory = Path(source.directory or (paths[0].parent if paths else ".")).resolve()
-    known = variables(directory, [*map(Path, source.env_files)], environ, _text)
-    reader = Reader(directory, known, _read)
-    name = source.name or known.get("COMPOSE_PROJECT_NAME", "")
+    place = Place(directory, variables(directory, [*map(Path, source.env_files)], environ, _text))
     if source.text is not None:
-        return reader.project((Text(source.text),), name)
+        return [Text(source.text)], place
     names = [each.name for each in paths] if len(paths) > 1 else ["compose file"]
-    files = [Text(_text(path), name, path.resolve()) for name, path in zip(names, paths, strict=True)]
-    return reader.project(files, name)
+    return [Text(_text(path), name, path.resolve()) for name, path in zip(names, paths, strict=True)], place
 
 
 def _named(source: Source, environ: Mapping[str, str]) -> list[Path]:

@@ -61,6 +61,8 @@ def test_ps_has_docker_composes_formats_and_states(engine: Engine, shop: Path) -
     for words in (("--status", "exited"), ("--filter", "status=exited")):
         assert lines(compose(engine, shop, "ps", *words, "--format", "{{.Name}}")) == ["shop-job-1"]
     assert lines(compose(engine, shop, "ps", "-q", "job")) == []
+    compose(engine, shop, "run", "-d", "-T", "--name", "own", "web", "true")
+    assert "own" in lines(compose(engine, shop, "ps", "-a", "--format", "{{.Name}}"))
     with pytest.raises(UsageError, match="there is no such state"):
         compose(engine, shop, "ps", "--status", "bogus")
 

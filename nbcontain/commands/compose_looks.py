@@ -33,7 +33,7 @@ _STATES = ("created", "restarting", "running", "removing", "paused", "exited", "
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
 class PsWords(ServiceWords):
-    all: bool = option("-a", "--all", help="stopped ones too")
+    all: bool = option("-a", "--all", help="stopped ones too, and those that `run` made")
     quiet: bool = option("-q", "--quiet", help="only ids")
     only_services: bool = option("--services", help="only the services' names")
     status: tuple[str, ...] = option("--status", help=f"only those: {', '.join(_STATES)}", metavar="STATE")
@@ -61,7 +61,8 @@ def compose_ps(engine: Engine, words: PsWords) -> Table | Lines | Columns:
     states = words.states or (() if words.all else ("running", "restarting", "paused"))
     name = engine.compose.name(words.source)
     found = [
-        each for each in engine.compose.containers(name, words.services) if not states or _state(each) in states
+        each for each in engine.compose.containers(name, words.services, one_offs=words.all)
+        if not states or _state(each) in states
     ]  # fmt: skip
     if words.quiet:
         return Lines(tuple(each.id for each in found))

@@ -125,27 +125,29 @@ def _run(words: list[str], zygote: Zygote | None) -> int:
         try:
             code = draw(command.function(engine, options))
         except NbcontainError as error:
-            error.exit_status = _exit_status(command.name, error)
+            error.exit_status = _exit_status(command.name, options, error)
             raise
         if engine.place.is_new:
             print(f"{engine.place.notice}; NBCONTAIN_ROOT names another place", file=sys.stderr)
         return code
 
 
-def _exit_status(verb: str, error: NbcontainError) -> int:
-    """As docker: 125 is for who runs a container, and for a line that cannot be read; of exec, 126 for a program that
-    did not come to run, and else 1. A program's own status is passed on.
+def _exit_status(verb: str, options: object, error: NbcontainError) -> int:
+    """As docker: 125 is for who runs a container, and for a line that cannot be read; of exec that is waited for, 127
+    or 126 for a program that did not come to run, and else 1. A program's own status is passed on.
     """
-    from nbcontain.errors import ContainerFailed, SetupFailed
+    from nbcontain.errors import CommandNotFound, ContainerFailed, DirectoryNotFound, SetupFailed, UserNotFound
 
     if isinstance(error, ContainerFailed):
         return error.exit_status
     if verb == "run":
         # Whatever else is amiss, also another container or a network that is not there.
         return _FAILED if error.exit_status == 1 else error.exit_status
-    if error.exit_status != _FAILED:
-        return error.exit_status
-    return 126 if verb == "exec" and isinstance(error, SetupFailed) else 1
+    if verb == "exec" and isinstance(error, SetupFailed):
+        if getattr(options, "detach", False) or isinstance(error, UserNotFound):
+            return 1
+        return 127 if isinstance(error, (CommandNotFound, DirectoryNotFound)) else 126
+    return 1 if error.exit_status == _FAILED else error.exit_status
 
 
 def _begun(words: Sequence[str]) -> Zygote | None:

@@ -322,7 +322,7 @@ class Anatomy:
     def _damage(self, layer: Layer, emit: Emit) -> str:
         """What is wrong with a layer's blob, or with what it unpacks to."""
         digest = layer.descriptor.digest
-        plain = hashlib.sha256()
+        plain = hashlib.new(layer.diff_id.algorithm)
         try:
             size_bytes = self._engine.store.blobs.size(digest)
             if size_bytes != layer.descriptor.size:
@@ -342,7 +342,7 @@ class Anatomy:
             return "it is missing"
         except (StoreError, OSError) as error:
             return error.message if isinstance(error, StoreError) else str(error)
-        found = DiffID(Digest("sha256", plain.hexdigest()))
+        found = DiffID(Digest(layer.diff_id.algorithm, plain.hexdigest()))
         return "" if found == layer.diff_id else f"it unpacks to {found}, and the config says {layer.diff_id}"
 
 

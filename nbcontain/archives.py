@@ -38,8 +38,8 @@ _TOLD_BYTES = 8 << 20
 
 
 @contextmanager
-def _step(emit: Emit, layer: Layer) -> Iterator[Callable[[int], None]]:
-    """One layer of several."""
+def layer_step(emit: Emit, layer: Layer) -> Iterator[Callable[[int], None]]:
+    """One layer of several, as a step of what goes on; what it gives hears of bytes."""
     task = f"layer {layer.descriptor.digest.short}"
     done = told = 0
 
@@ -190,15 +190,12 @@ class Archives:
         """Have an image's layers compressed in another form: itself, under all its names, or a copy under `target`.
 
         The image ID stays, and its digest is another. What has the form is done `again` if that is said. Raises
-        ImageNotFound, UsageError for a name that stands for several platforms' images or is none.
+        ImageNotFound, UsageError for a name that stands for several platforms' images (`manifests.convert`) or is none.
         """
         engine = self._engine
         images = engine.store.images
         if images.find_index(name) is not None:
-            raise UsageError(
-                f"convert {name}: it stands for images of several platforms",
-                hint=f"convert those that %nbcontain manifest inspect {name} names, by their ids",
-            )
+            raise UsageError(f"convert {name}: it stands for images of several platforms")
         image = images.find(name)
         # A name with a digest stands for that manifest and no other.
         own = [each for each in images.names(image.digest) if each.digest is None]
@@ -208,7 +205,7 @@ class Archives:
 
         def body(emit: Emit) -> Image:
             with scope(emit, "build", f"convert {name}"), engine.store.shared():
-                made = converted(image, form, engine.store.blobs, partial(_step, emit), again=again)
+                made = converted(image, form, engine.store.blobs, partial(layer_step, emit), again=again)
                 images.prepare(made)
                 images.enter([(made, references)], instead_of=None if target else image.digest)
                 if made is not image:

@@ -11,7 +11,7 @@ from typing import Any
 from nbcontain.linux.limits import Limits, from_json
 from nbcontain.network.documents import port_document
 from nbcontain.network.model import wish_from_json
-from nbcontain.oci.image import ImageConfig, timestamp
+from nbcontain.oci.image import Healthcheck, ImageConfig, timestamp
 from nbcontain.oci.spec import Spec
 from nbcontain.runtime.annotations import GROUPS, JOINS, REAPER, USER
 from nbcontain.runtime.bundle import ContainerInfo, State
@@ -44,6 +44,7 @@ def said(options: RunOptions, image: ImageConfig) -> dict[str, Any]:
         "open_stdin": options.interactive, "attach": attached,
         "entrypoint": list(image.entrypoint or () if options.entrypoint is None else entrypoint),
         "volumes": list(image.volumes),
+        "no_healthcheck": options.no_healthcheck or (image.healthcheck or Healthcheck()).test[:1] == ("NONE",),
     }  # fmt: skip
     return {name: value for name, value in found.items() if value}
 
@@ -63,6 +64,7 @@ def config(info: ContainerInfo, spec: Spec) -> dict[str, Any]:
     """docker's Config: what the program gets."""
     process, told = spec.process, info.options.get("said") or {}
     attached, entrypoint = told.get("attach", []), told.get("entrypoint", [])
+    anonymous = [each["Destination"] for each in info.mounts if each.get("Anonymous")]
     opens = bool(told.get("open_stdin"))
     found: dict[str, Any] = {
         "Hostname": spec.hostname, "Domainname": spec.domainname, "User": spec.annotations.get(USER, ""),
@@ -70,7 +72,7 @@ def config(info: ContainerInfo, spec: Spec) -> dict[str, Any]:
         "AttachStderr": "stderr" in attached, "Tty": process.terminal, "OpenStdin": opens,
         "StdinOnce": opens and bool(attached),
         "Env": list(process.env), "Cmd": list(info.command[len(entrypoint) :]) or None, "Image": info.image,
-        "Volumes": {each: {} for each in told.get("volumes", [])} or None, "WorkingDir": process.cwd,
+        "Volumes": {each: {} for each in (*told.get("volumes", []), *anonymous)} or None, "WorkingDir": process.cwd,
         "Entrypoint": entrypoint or None, "OnBuild": None, "Labels": dict(info.labels), "StopSignal": info.stop_signal,
         "StopTimeout": int(info.stop_timeout_s),
     }  # fmt: skip
@@ -79,6 +81,8 @@ def config(info: ContainerInfo, spec: Spec) -> dict[str, Any]:
         found["ExposedPorts"] = {each: {} for each in exposed}
     if info.health:
         found["Healthcheck"] = {name: value for name, value in info.health.items() if name != "args"}
+    elif told.get("no_healthcheck"):
+        found["Healthcheck"] = {"Test": ["NONE"]}
     return found
 
 
@@ -112,7 +116,10 @@ def host_config(info: ContainerInfo, spec: Spec) -> dict[str, Any]:
             for each in spec.process.rlimits
         ],
         "ShmSize": _bytes(next((each[5:] for each in shm.options if each.startswith("size=")), "")) if shm else 0,
-        "Binds": [_bind(each) for each in info.mounts if each.get("Type") in ("bind", "volume")],
+        "Binds": [
+            _bind(each) for each in info.mounts
+            if each.get("Type") in ("bind", "volume") and not each.get("Anonymous")
+        ],
         "Tmpfs": {
             each.destination: ",".join(each.options)
             for each in spec.mounts

@@ -104,14 +104,11 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
 
 KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
     "compose": {
-        "create": "%compose up --no-start makes them",
-        "images": "%compose ps and %compose config --images tell them",
-        "volumes": "%volume ls --filter label=com.docker.compose.project=PROJECT lists them",
-        "events": "%nbcontain events --filter label=com.docker.compose.project=PROJECT tells them",
         "watch": "nothing is watched here; %compose up -d --build when something has changed",
-        "version": "%nbcontain version is all there is",
+        "publish": "a compose file is sent to no registry; %compose config shows it whole",
+        "bridge": "there is one machine here",
         **{verb: f"%container {verb} takes their names, PROJECT-SERVICE-NUMBER"
-           for verb in ("attach", "commit", "cp", "export", "port", "stats", "top", "wait")},
+           for verb in ("attach", "commit", "export")},
     },
     "volume": {
         "update": "only volumes of a swarm can be updated, and there is none here",

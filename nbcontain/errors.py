@@ -324,6 +324,14 @@ class CommandNotExecutable(SetupFailed):
     exit_status = 126
 
 
+class UserNotFound(SetupFailed):
+    """A user or group that the image's files do not list."""
+
+
+class DirectoryNotFound(SetupFailed):
+    """The working directory is not there, or is no directory."""
+
+
 class ContainerFailed(ContainerError):
     """A foreground container that ended otherwise than with 0; `result` is its RunResult, where there is one."""
 

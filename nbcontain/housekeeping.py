@@ -58,6 +58,12 @@ class Usage:
     def size_bytes(self) -> int:
         return sum(share.size_bytes for share in self.shares)
 
+    @property
+    def stored_bytes(self) -> int:
+        """Of the images, the layers as they are stored, each once: what the list of images counts."""
+        layers = (layer for _, image, *_ in self.images for layer in image.manifest.layers)
+        return sum({layer.digest: layer.size for layer in layers}.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Pruned:

@@ -219,6 +219,15 @@ class Manifests(Listing["ImageIndex"]):
         """Say something else of one image of a list, by its digest or name. Raises ImageNotFound."""
         return self._engine().manifests.annotate(name, image, _said(os, arch, variant, annotations))
 
+    def convert(
+        self, name: str, compression: str = "zstd", target: str = "", *, level: int | None = None
+    ) -> ImageIndex:
+        """All images of a list with their layers compressed otherwise, as `image.convert`. Raises ImageNotFound."""
+        from nbcontain.store.layer_forms import form_of
+
+        form = form_of(compression, level)
+        return api.shown(self._engine().manifests.convert(name, form, target, again=level is not None), "convert")
+
     def take_out(self, name: str, image: str) -> ImageIndex:
         """Take one image out of a list, by its digest or name. Raises ImageNotFound."""
         return self._engine().manifests.take_out(name, image)

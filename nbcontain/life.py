@@ -20,6 +20,7 @@ from nbcontain.errors import (
     UsageError,
 )
 from nbcontain.events import Emit, Finished, Notice, Output, Progress, Record, Started
+from nbcontain.options import labels_of
 from nbcontain.outcomes import RunResult, Tail, result_of
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.restarts import Policy
@@ -322,15 +323,15 @@ def with_files(options: RunOptions) -> RunOptions:
             f"--cidfile {options.cidfile} is there already", why="another container may have written it",
             hint=f"make sure that it does not run any more, and delete {options.cidfile}",
         )  # fmt: skip
-    if not options.label_file:
-        return options
-    labels: list[str] = []
+    told: list[str] = []
     for name in options.label_file:
         try:
             text = Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read --label-file {name}", why=str(error)) from error
         lines = (line.lstrip() for line in text.splitlines())
-        labels += [line for line in lines if line and not line.startswith("#")]
+        told += [line for line in lines if line and not line.startswith("#")]
     # Those on the command line win.
-    return replace(options, labels=(*labels, *options.labels))
+    every = (*told, *options.labels)
+    labels_of(every)
+    return replace(options, labels=every)

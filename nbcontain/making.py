@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from nbcontain.names import checked
 from nbcontain.network.model import Wish, wish_to_json
 from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.spec_codec import spec_to_text
+from nbcontain.options import labels_of
 from nbcontain.proxies import told_of
 from nbcontain.runtime import certificates
 from nbcontain.runtime.bundle import ContainerInfo
@@ -193,7 +193,7 @@ class _Planned:
             runtime=self.runtime,
             limited=is_limited,
             terminal=options.tty,
-            labels={**image.config.labels, **_pairs(options.labels)},
+            labels={**image.config.labels, **labels_of(options.labels)},
             stop_timeout_s=float(options.stop_timeout),
             options={
                 "network": self._wish.mode,
@@ -230,7 +230,3 @@ def _make_way(engine: Engine, containers: Containers[Container], name: str) -> N
     for each in containers.all():
         if each.name == name:
             engine.remove_container(each, force=True)
-
-
-def _pairs(texts: Sequence[str]) -> dict[str, str]:
-    return dict(text.partition("=")[::2] for text in texts)

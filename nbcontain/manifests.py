@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nbcontain.errors import BadReference, ImageNotFound, NoSuchPlatform, UsageError
-from nbcontain.events import Emit, scope
+from nbcontain.events import Emit, Notice, scope
 from nbcontain.oci import indexes
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Descriptor, Image, Platform
@@ -17,6 +18,7 @@ from nbcontain.values import dataclass, replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
+    from nbcontain.store.layer_forms import Form
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,47 @@ class Manifests:
         ]  # fmt: skip
 
     # --- changing ---
+
+    def convert(self, name: str, form: Form, target: str = "", *, again: bool = False) -> Task[ImageIndex]:
+        """Have the layers of all images of a list compressed in another form: the list itself, under all its names, or
+        a copy under `target`. Platforms, annotations and the order stay, and so do the image IDs.
+
+        What is said of an image beside it, as its provenance, is of the manifest that it had, and left out. Raises
+        ImageNotFound for a list that is not here as a whole.
+        """
+        from nbcontain.archives import layer_step
+        from nbcontain.oci.attestations import is_attestation
+        from nbcontain.store.conversion import converted
+
+        engine = self._engine
+        images = engine.store.images
+        index = self.get(name)
+        names = [Reference.new(target)] if target else [each for each, there in images.indexes() if there == index]
+        entries = [each for each in index.entries if not is_attestation(each)]
+        whole = [(each, image) for each in entries if (image := images.child(each)) is not None]
+        if missing := [each.digest.short for each in entries if each not in [entry for entry, _ in whole]]:
+            raise ImageNotFound(f"the list {name} is not whole here", why=f"{', '.join(missing)} is missing")
+
+        def body(emit: Emit) -> ImageIndex:
+            with scope(emit, "build", f"convert {name}"), engine.store.shared():
+                step = partial(layer_step, emit)
+                made = [(entry, converted(each, form, engine.store.blobs, step, again=again)) for entry, each in whole]
+                changed = index
+                if any(image is not each for (_, image), (_, each) in zip(made, whole, strict=True)):
+                    if len(entries) < len(index.entries):
+                        emit(Notice("build", "what was said of the images as they were (provenance, SBOM) is left out"))
+                    # docker's own kind of list has no place for OCI's manifests.
+                    changed = indexes.index_of((
+                        replace(images.keep(image), platform=entry.platform, annotations=entry.annotations)
+                        for entry, image in made
+                    ), index.index.annotations)  # fmt: skip
+                for each in names:
+                    images.put_index(changed, each)
+            engine.events.record("image", "convert", str(changed.digest), {"name": str(names[0])})
+            engine.housekeeping.collect(wait=False)
+            return changed
+
+        return Task(f"convert {name}", body)
 
     def annotate(self, name: str, image: str, said: Said) -> ImageIndex:
         """Say something else of one image of a list, by its digest or name. Raises ImageNotFound, UsageError."""

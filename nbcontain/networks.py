@@ -35,6 +35,7 @@ from nbcontain.network.records import Records
 from nbcontain.network.tunnels import SWAP, WayOut
 from nbcontain.network.wishes import wish
 from nbcontain.oci.image import ImageConfig
+from nbcontain.options import labels_of
 from nbcontain.runtime import hosts
 from nbcontain.runtime.annotations import WITHIN
 from nbcontain.runtime.container import Container
@@ -207,7 +208,7 @@ class Networks:
         words.check_mtu(options)
         answer = self._ask({
             "do": "create", "name": request.name, "internal": request.internal, "ipv6": request.ipv6,
-            "labels": words.pairs(request.labels), "options": options,
+            "labels": labels_of(request.labels), "options": options,
             "subnets": words.subnets(request.subnets, request.gateways, request.ranges),
         })  # fmt: skip
         made = network_from_json(answer["network"])

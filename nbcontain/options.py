@@ -67,6 +67,14 @@ def flags_of(options_type: type) -> list[str]:
     return [flag for each in fields(options_type) for flag in each.metadata.get("flags", ())] + ["--help"]
 
 
+def labels_of(texts: Sequence[str]) -> dict[str, str]:
+    """NAME=value each, or NAME, as labels are given. Raises UsageError for one without a name."""
+    for text in texts:
+        if not text.partition("=")[0]:
+            raise UsageError(f"invalid label {text!r}: empty name", hint="NAME=value")
+    return dict(text.partition("=")[::2] for text in texts)
+
+
 def words_of(options: Any) -> tuple[str, ...]:
     """The flags that say what these options say, as `parse` takes them; defaults and positionals are left out."""
     words: list[str] = []

@@ -23,7 +23,7 @@ import pytest
 
 import building
 import needs
-from archives import archive, directory, member
+from archives import archive, directory, layer_of, member
 from machine import until
 from nbcontain.archives import Archives
 from nbcontain.build.request import BuildOptions
@@ -39,7 +39,7 @@ from nbcontain.errors import (
     UsageError,
 )
 from nbcontain.oci import codec
-from nbcontain.oci.digest import Digest
+from nbcontain.oci.digest import DiffID, Digest, chain_ids
 from nbcontain.oci.image import Healthcheck, Image, ImageConfig, Index, Platform
 from nbcontain.oci.indexes import ImageIndex, entry_of, index_of
 from nbcontain.oci.reference import Reference
@@ -48,6 +48,7 @@ from nbcontain.runtime.launcher import Launcher
 from nbcontain.store import tar
 from nbcontain.store.archive_writer import CONTAINERD_NAME, OCI_LAYOUT, Saved
 from nbcontain.store.blobs import Blobs
+from nbcontain.store.layer_forms import form_of
 from nbcontain.store.layer_writer import layer_writer
 from registry.samples import image_of
 
@@ -344,6 +345,60 @@ def test_layers_with_digests_of_another_algorithm_are_loaded_as_they_were_saved(
     assert engine.image("app:1").manifest == image.manifest
     assert {layer.descriptor.digest.algorithm for layer in engine.image("app:1").layers} == {"sha512"}
     assert engine.soundness.look(full=True).is_clean
+
+
+def with_sha512_diff_ids(engine: Engine, name: str, *tars: bytes) -> Image:
+    """An image whose config names its layers by the other algorithm."""
+    layers = [replace(layer_of(each), diff_id=DiffID(Digest("sha512", hashlib.sha512(each).hexdigest())))
+              for each in tars]  # fmt: skip
+    for each in tars:
+        engine.store.blobs.put([each], "")
+    made = Image.of(ImageConfig(cmd=("sh",)), layers)
+    engine.store.images.put(made, Reference.parse(name))
+    return made
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("form", ["oci", "docker", "directory"])
+def test_layers_that_a_config_names_by_sha512_are_compared_with_that_and_stay_as_they_are(
+    engine: Engine, archives: Archives, tmp_path: Path, count: int, form: str
+) -> None:
+    """The chain ID of the lowest is its diff ID; those above are SHA-256 (image-spec, identity.ChainID)."""
+    tars = [archive(member(f"file{number}", data=bytes([65 + number]) * 3000)) for number in range(count)]
+    image = with_sha512_diff_ids(engine, "app:1", *tars)
+    out = tmp_path / "out"
+    if form == "docker":
+        config = f"{image.id.hex}.json"
+        paths = [f"{number}/layer.tar" for number in range(count)]
+        entries = {config: image.raw_config, **dict(zip(paths, tars, strict=True))}
+        manifest = [{"Config": config, "RepoTags": ["app:1"], "Layers": paths}]
+        out.write_bytes(packed({**entries, "manifest.json": json.dumps(manifest).encode()}))
+    else:
+        archives.save(("app:1",), str(out), directory=form == "directory").result()
+    forget(engine)
+    archives.load(str(out)).result()
+    again = engine.image("app:1")
+    assert again.raw_config == image.raw_config
+    assert [len(each.hex) for each in chain_ids(again.config.diff_ids)] == [128, 64, 64][:count]
+    engine.stacks.unpack(again.layers)
+    data = bytearray()
+    assert again.chain_id is not None
+    engine.stacks.export(again.chain_id, data.extend)
+    assert {name.rstrip("/") for name in tarfile.open(fileobj=io.BytesIO(data)).getnames()} - {"."} == {
+        f"file{number}" for number in range(count)
+    }
+    assert all(each.is_whole for each in engine.anatomy.verify("app:1").result())
+    zstd = archives.convert("app:1", form_of("zstd"), "app:z").result()
+    assert zstd.config == again.config
+    assert engine.soundness.look(full=True).is_clean
+    forget(engine)
+
+
+def test_a_layer_that_is_not_what_its_sha512_says_is_refused(engine: Engine) -> None:
+    made = with_sha512_diff_ids(engine, "app:1", archive(member("a")))
+    wrong = replace(made.layers[0], diff_id=DiffID(Digest("sha512", "0" * 128)))
+    with pytest.raises(BadArchive, match="not what its image says"):
+        engine.stacks.unpack([wrong])
 
 
 @pytest.mark.parametrize("named", ["config", "layers", "manifest", "all"])

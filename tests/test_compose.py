@@ -19,6 +19,7 @@ from nbcontain.commands import parse_words
 from nbcontain.commands.compose import ComposeWords, _followed
 from nbcontain.compose import model
 from nbcontain.compose.document import parse
+from nbcontain.compose.including import Text
 from nbcontain.compose.interpolation import env_file, filled
 from nbcontain.compose.model import Project
 from nbcontain.compose.plan import Existing, planned, run_options
@@ -60,7 +61,7 @@ volumes: {data: }
 def read(text: str, environ: dict[str, str] | None = None, name: str = "shop") -> Project:
     """A project in /srv whose files are all the same."""
     reader = Reader(Path("/srv"), environ or {}, lambda path: "FROM_FILE=1\nB=file\n")
-    return reader.project([text], name)[0]
+    return reader.project([Text(text)], name)[0]
 
 
 def one(yaml: str, **environ: str) -> Any:
@@ -146,6 +147,20 @@ def test_yaml_is_read_as_compose_reads_it() -> None:
         ("services:\n  a: {image: x, scale: 2, container_name: n}", "cannot have one container_name"),
         ("services:\n  a: {image: x, scale: 2, deploy: {replicas: 3}}", "not the same"),
         ("services:\n  a: {image: $1}", "begins no variable"),
+        ("services:\n  a: {image: x, ports: ['99999:80']}", "line 2: services.a.ports[0]: invalid hostPort: 99999"),
+        ("services:\n  a: {image: x, ports: ['80:99999']}", "invalid containerPort: 99999"),
+        ("services:\n  a: {image: x, ports: [{target: 80, published: '65536'}]}", "invalid hostPort: 65536"),
+        ("services:\n  a: {image: x, ports: ['8000-8001:80-82']}", "invalid ranges"),
+        ("services:\n  a: {image: x, expose: ['99999']}", "services.a.expose[0]"),
+        ("services:\n  a: {image: x, cpus: -1}", "services.a.cpus"),
+        ("services:\n  a: {image: x, mem_limit: abc}", "services.a.mem_limit"),
+        ("services:\n  a: {image: x, deploy: {resources: {limits: {memory: x}}}}", "resources.limits.memory"),
+        ("services:\n  a: {image: x, pids_limit: -7}", "-7 is not between"),
+        ("services:\n  a: {image: x, oom_score_adj: 5000}", "5000 is not between -1000 and 1000"),
+        ("services:\n  a: {image: x, healthcheck: {test: x, retries: -1}}", "retries: -1 is not between"),
+        ("services:\n  a: {image: x, ulimits: {nofile: -5}}", "services.a.ulimits.nofile"),
+        ("services:\n  a: {image: x, restart: perhaps}", "there is no such policy"),
+        ("services:\n  a: {image: x, pull_policy: perhaps}", "there is no policy perhaps"),
         ("services: [", "line 1: "), ("a: 1\na: 2", "line 2: : a is there twice"), ("", "is empty"),
         ("a: &a [*a]", "more than can be read"), ("a: !!python/object:os.system x", "is not here"),
         ("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(

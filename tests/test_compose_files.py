@@ -87,7 +87,6 @@ services:
     [
         ("a: {extends: b}\n  b: {extends: a}", "a -> b -> a is a circle"),
         ("a: {extends: c, image: i}", "line 2: services.a.extends: there is no service c"),
-        ("a: {extends: {service: a, file: ../x.yaml}}", "is in another directory"),
         ("a: {extends: {service: a, file: x.yaml}}", "cannot read"),
         ("a: {extends: {service: b, flie: x}}", "there is no such key: flie"),
     ],
@@ -96,6 +95,118 @@ def test_what_cannot_be_extended_is_told(engine: Engine, tmp_path: Path, service
     (tmp_path / "compose.yaml").write_text(f"services:\n  {services}\n")
     with pytest.raises(UsageError, match=said):
         engine.compose.read(Source(files=(str(tmp_path / "compose.yaml"),)))
+
+
+def _write(directory: Path, **files: str) -> Source:
+    """Files by their names, with __ for a / and _ for a dot; the project of compose.yaml."""
+    for name, text in files.items():
+        path = directory / name.replace("__", "/").replace("_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return Source(files=(str(directory / "compose.yaml"),), name="p")
+
+
+def test_what_is_extended_has_the_paths_of_its_own_directory(engine: Engine, tmp_path: Path) -> None:
+    source = _write(
+        tmp_path,
+        compose_yaml="services: {q: {extends: {file: ext/c.yaml, service: b}, volumes: ['./own:/own']}}\n",
+        ext__c_yaml="""\
+services:
+  b: {build: ./x, env_file: [e, {path: f, required: false}], extends: {file: more/m.yaml, service: m},
+      volumes: ['./v:/v', '../u:/u', '/w:/w', {type: bind, source: l, target: /l}, /anonymous]}
+""",
+        ext__more__m_yaml="services: {m: {image: m, volumes: ['./mm:/mm']}}\n", ext__e="X=1\n",
+    )  # fmt: skip
+    found = engine.compose.read(source)[0].service("q")
+    assert found.build is not None and found.build.context == tmp_path / "ext/x"
+    assert found.run.environment == ("X=1",)
+    assert found.run.volumes == (
+        f"{tmp_path}/ext/more/mm:/mm", f"{tmp_path}/ext/v:/v", f"{tmp_path}/u:/u", "/w:/w", f"{tmp_path}/ext/l:/l",
+        "/anonymous", f"{tmp_path}/own:/own",
+    )  # fmt: skip
+
+
+def test_what_is_included_has_its_own_directory_and_variables_and_is_the_projects(
+    engine: Engine, tmp_path: Path
+) -> None:
+    source = _write(
+        tmp_path,
+        compose_yaml="""\
+include: [sub/compose.yaml]
+services: {web: {image: 'w${V}', depends_on: [db], networks: [n]}}
+""",
+        sub__compose_yaml="""\
+name: other
+include: [deep/x.yaml]
+services:
+  db: {image: 'db${V}', build: ., environment: [FOO, BAR], env_file: a.env, configs: [c], volumes: ['data:/e']}
+configs: {c: {file: ./c.txt}}
+volumes: {data: {}}
+networks: {n: {}}
+""",
+        sub__deep__x_yaml="services: {x: {image: i, volumes: ['.:/x'], environment: {FOO: }}}\n",
+        sub___env="V=sub\nFOO=foo\n", sub__a_env="A=1\n",
+    )  # fmt: skip
+    project, tree = engine.compose.read(source)
+    db, x = project.service("db"), project.service("x")
+    assert (project.name, project.service("web").image, db.image) == ("p", "w", "dbsub")
+    assert db.build is not None and db.build.context == tmp_path / "sub"
+    assert (db.run.environment, x.run.environment) == (("A=1", "FOO=foo"), ("FOO=foo",))
+    assert db.run.mount == (f"type=bind,source={tmp_path}/sub/c.txt,target=/c,readonly",)
+    assert (db.run.volumes, x.run.volumes) == (("p_data:/e",), (f"{tmp_path}/sub/deep:/x",))
+    assert "include" not in tree.plain()
+    (tmp_path / ".env").write_text("V=main\n")
+    assert engine.compose.read(source)[0].service("db").image == "dbmain"
+
+
+def test_an_include_may_say_its_files_its_directory_and_its_variables(engine: Engine, tmp_path: Path) -> None:
+    source = _write(
+        tmp_path,
+        compose_yaml="""\
+include:
+  - {path: [sub/one.yaml, two.yaml], project_directory: seen, env_file: [vars]}
+""",
+        sub__one_yaml="services: {a: {image: 'x${V}', volumes: ['./d:/d']}}\n",
+        two_yaml="services: {a: {command: two}}\n", vars="V=1\n", sub___env="V=2\n",
+    )  # fmt: skip
+    found = engine.compose.read(source)[0].service("a")
+    assert (found.image, found.run.command) == ("x1", ("two",))
+    assert found.run.volumes == (f"{tmp_path}/seen/d:/d",)
+
+
+def test_what_lies_over_a_file_may_change_what_it_includes_and_the_same_twice_is_once(
+    engine: Engine, tmp_path: Path
+) -> None:
+    source = _write(
+        tmp_path, compose_yaml="include: [a/x.yaml, a/x.yaml]\nservices: {b: {image: b}}\n",
+        a__x_yaml="services: {a: {image: a}}\n", over_yaml="services: {a: {image: c}}\n",
+    )  # fmt: skip
+    files = (*source.files, str(tmp_path / "over.yaml"))
+    project, _ = engine.compose.read(Source(files=files))
+    assert [(each.name, each.image) for each in project.services] == [("b", "b"), ("a", "c")]
+
+
+@pytest.mark.parametrize(
+    ("include", "said"),
+    [
+        ("[x.yaml]", r"services\.z: conflicts with line 1 of x.yaml"),
+        ("[none.yaml]", r"include\[0\]: cannot read .*/none.yaml"),
+        ("[{path: y.yaml, env_file: none}]", r"include\[0\].env_file: cannot read .*/none"),
+        ("[circle.yaml]", "compose.yaml -> circle.yaml -> compose.yaml is a circle"),
+        ("[many.yaml, many.yaml]", "includes more than can be read"),
+        ("x.yaml", "include: must be a list"),
+        ("[{env_file: x}]", "path is missing"),
+        ("[{path: y.yaml, directory: x}]", "there is no such key"),
+    ],
+)
+def test_what_cannot_be_included_is_told(engine: Engine, tmp_path: Path, include: str, said: str) -> None:
+    source = _write(
+        tmp_path, compose_yaml=f"include: {include}\nservices: {{z: {{image: i}}}}\n",
+        x_yaml="services: {z: {image: j}}\n", y_yaml="services: {y: {image: j}}\n",
+        circle_yaml="include: [compose.yaml]\n", many_yaml="include: [" + "y.yaml," * 60 + "]\n",
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=said):
+        engine.compose.read(source)
 
 
 def test_a_long_chain_is_no_matter_and_a_circle_through_another_file_is_told(engine: Engine, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -196,6 +197,8 @@ def test_df_tells_what_takes_room_and_what_may_go(engine: Engine, container: Con
     assert 0 < rows["Images"]["reclaimable"] < rows["Images"]["size"]
     assert rows["Containers"]["size"] >= 50_000
     assert "free there" in table.footer
+    stored = re.search(r"layers on disk ([\d.]+ \w+)", typed("image ls").footer)  # type: ignore[attr-defined]
+    assert stored is not None and f"images: {stored[1]} of layers as image ls counts them" in table.footer
     counts = lines(typed("system df --format '{{.Type}} {{.TotalCount}} {{.Active}}'"))
     assert counts[:2] == ["Images 2 1", "Containers 1 0"]
     whole = typed("system df -v")

@@ -21,9 +21,11 @@ from nbcontain.display.values import Lines
 from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
 from nbcontain.filters import Filters, instant
+from nbcontain.networks import NetworkRequest
 from nbcontain.oci.image import History, Image, ImageConfig
 from nbcontain.oci.reference import Reference
 from nbcontain.options import parse
+from nbcontain.runtime.generate import RunOptions
 from stores import add_layer
 
 Typed = Callable[[str], object]
@@ -253,3 +255,37 @@ def test_what_an_image_alone_has_is_no_more_than_it_has(engine: Engine) -> None:
     assert one.id == two.id
     sizes = unique_bytes([one, two])
     assert [sizes[each.raw_manifest] for each in (one, two)] == [layer.descriptor.size, other.descriptor.size]
+
+
+def test_a_containers_anonymous_volumes_and_its_having_no_check_are_told_as_dockers(
+    engine: Engine, busybox_image: str, tmp_path: Path
+) -> None:
+    engine.create(RunOptions(
+        image="busybox", name="c", volumes=("/x", "named:/y", f"{tmp_path}:/z"), no_healthcheck=True, network=("none",)
+    ))  # fmt: skip
+    inspect, words = parse_words("", ["inspect", "--format", "{{json .}}", "c"])
+    document = json.loads(lines(inspect.function(engine, words))[0])
+    assert document["Config"]["Volumes"] == {"/x": {}}
+    assert document["Config"]["Healthcheck"] == {"Test": ["NONE"]}
+    assert document["HostConfig"]["Binds"] == ["named:/y", f"{tmp_path}:/z"]
+    assert {each["Destination"] for each in document["Mounts"]} == {"/x", "/y", "/z"}
+
+
+def test_a_label_without_a_name_is_refused(engine: Engine, busybox_image: str, tmp_path: Path) -> None:
+    (tmp_path / "labels").write_text("=x\n")
+    volume, words = parse_words("", split("volume create --label =x vv"))
+    for make in (
+        lambda: engine.create(RunOptions(image="busybox", labels=("=x",))),
+        lambda: engine.create(RunOptions(image="busybox", label_file=(str(tmp_path / "labels"),))),
+        lambda: engine.networks.create(NetworkRequest(name="n", labels=("=x",))),
+        lambda: volume.function(engine, words),
+    ):
+        with pytest.raises(UsageError, match="invalid label '=x': empty name"):
+            make()
+    assert (engine.containers(), list(engine.volumes)) == ([], [])
+
+
+def test_a_volume_may_be_named_as_it_was_once(typed: Typed) -> None:
+    assert lines(typed("volume create --name vv")) == ["vv"]
+    with pytest.raises(UsageError, match="the name is told twice"):
+        typed("volume create --name v w")

@@ -141,10 +141,29 @@ def test_advice_names_commands_as_one_types_them_there(nbcontain: Nbcontain) -> 
 def test_a_programs_own_125_is_no_failure_of_ours(nbcontain: Nbcontain) -> None:
     nbcontain("run", "-d", "--name", "one", "box", "sleep", "600")
     assert nbcontain("exec", "one", "sh", "-c", "exit 125").returncode == 125
-    assert nbcontain("exec", "-w", "/nowhere", "one", "true").returncode == 126
     nbcontain("create", "--name", "two", "box", "sh", "-c", "exit 125")
     assert nbcontain("start", "-a", "two").returncode == 125
     nbcontain("rm", "-f", "one", "two")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("-w", "/nowhere", "one", "true"), 127),
+        (("-w", "/bin/busybox", "one", "true"), 127),
+        (("-u", "nobody-here", "one", "true"), 1),
+        (("-u", "0:nobody-here", "one", "true"), 1),
+        (("one", "nothing"), 127),
+        (("one", "/bin"), 126),
+        (("-d", "-w", "/nowhere", "one", "true"), 1),
+        (("-d", "one", "nothing"), 1),
+        (("nobody", "true"), 1),
+    ],
+)
+def test_exec_of_what_cannot_begin_ends_as_dockers(nbcontain: Nbcontain, words: tuple[str, ...], code: int) -> None:
+    nbcontain("run", "-d", "--name", "one", "box", "sleep", "600")
+    assert nbcontain("exec", *words).returncode == code
+    nbcontain("rm", "-f", "one")
 
 
 def test_streams_stay_apart_and_are_passed_on_byte_for_byte(nbcontain: Nbcontain) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nbcontain.build import exports, outputs
 from nbcontain.build.annotations import Annotations
-from nbcontain.build.arguments import PROXIES, build_arguments, labels_of
+from nbcontain.build.arguments import PROXIES, build_arguments
 from nbcontain.build.graph import BuildGraph, RemoteFile, Vertex, hash_of
 from nbcontain.build.http import Fetched, redacted
 from nbcontain.build.inputs import Inputs
@@ -20,6 +20,7 @@ from nbcontain.oci.attestations import Subject, attested, statement
 from nbcontain.oci.image import Descriptor, Image, Platform, timestamp
 from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
+from nbcontain.options import labels_of
 from nbcontain.values import dataclass
 
 

@@ -91,13 +91,6 @@ def explain_empty(error: DockerfileError, word: str, values: Mapping[str, str]) 
         error.hint = f"ARG {first}=… before the first FROM, or --build-arg {first}=…"
 
 
-def labels_of(words: tuple[str, ...]) -> dict[str, str]:
-    """The values of --label K=V; without = the value is empty. Raises UsageError."""
-    if any(word.startswith("=") or not word for word in words):
-        raise UsageError("--label has no name", hint="--label NAME=VALUE")
-    return {name: value for name, _, value in (word.partition("=") for word in words)}
-
-
 def sandbox_of(add_hosts: tuple[str, ...], shm_size: str, ulimits: tuple[str, ...]) -> Sandbox | None:
     """What --add-host, --shm-size and --ulimit say; None where that is nothing. Raises UsageError."""
     made = Sandbox(

@@ -131,7 +131,7 @@ class CacheImport:
         if not self.store.blobs.has(layer.descriptor):
             self.cache.take(layer.descriptor, self.store)
         # A right blob under a wrong diff ID would stand in for another layer of the same name.
-        whole = hashlib.sha256()
+        whole = hashlib.new(layer.diff_id.algorithm)
         with self.store.blobs.open(layer.descriptor.digest) as blob:
             stream, buffer = uncompressed(blob), memoryview(bytearray(_READ_BYTES))
             while count := stream.readinto(buffer):

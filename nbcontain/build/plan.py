@@ -14,7 +14,6 @@ from nbcontain.build.arguments import (
     PROXIES,
     build_arguments,
     explain_empty,
-    labels_of,
     parse_platform,
     platform_arguments,
     sandbox_of,
@@ -35,6 +34,7 @@ from nbcontain.dockerfile.words import expand
 from nbcontain.errors import BadReference, DockerfileError, RegistryError, Span, StoreError, UsageError
 from nbcontain.oci.image import Image, ImageConfig, Platform
 from nbcontain.oci.reference import Reference
+from nbcontain.options import labels_of
 from nbcontain.values import replace
 
 Resolve = Callable[[Reference, Platform], Image]

@@ -109,7 +109,7 @@ def image_import(engine: Engine, words: ImportWords) -> InProgress[Image]:
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
 class ConvertWords:
-    name: str = argument(help="an image", metavar="NAME")
+    name: str = argument(help="an image, or a list of several platforms' images", metavar="NAME")
     target: str = argument(help="what to call what comes of it (its own names unless said)", nargs="?", default="",
                            metavar="NEW")  # fmt: skip
     compression: str = option("--compression", help="zstd, gzip or uncompressed", default="zstd", metavar="FORM")
@@ -117,8 +117,11 @@ class ConvertWords:
 
 
 @command("image", "convert", "compress an image's layers in another form: the same image ID", ConvertWords)
-def image_convert(engine: Engine, words: ConvertWords) -> InProgress[Image]:
+def image_convert(engine: Engine, words: ConvertWords) -> InProgress[Image] | InProgress[Lines]:
     form = layer_forms.form_of(words.compression, words.level)
+    if engine.store.images.find_index(words.name) is not None:
+        made = engine.manifests.convert(words.name, form, words.target, again=words.level is not None)
+        return InProgress(made.then(lambda index: Lines((f"{words.target or words.name}@{index.digest}",))), "convert")
     task = engine.archives.convert(words.name, form, words.target, again=words.level is not None)
     return InProgress(task, "convert")
 

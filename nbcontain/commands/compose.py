@@ -8,21 +8,19 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
-from nbcontain.commands.containers import container_exec, describe_status
+from nbcontain.commands.compose_rows import compose_table
+from nbcontain.commands.containers import container_exec
 from nbcontain.commands.table import command
 from nbcontain.compose import model
-from nbcontain.compose.document import written
 from nbcontain.compose.sources import Source
-from nbcontain.display.formats import shortened
-from nbcontain.display.table import Column, Table
-from nbcontain.display.values import InProgress, Lines, Log, Raw
-from nbcontain.display.words import ago, brief, command_line, count
+from nbcontain.display.table import Table
+from nbcontain.display.values import InProgress, Lines, Log
 from nbcontain.errors import Cancelled, UsageError
 from nbcontain.events import Emit, Output, Record, scope
 from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.runtime.generate import ExecOptions
 from nbcontain.task import Task
-from nbcontain.values import dataclass, replace
+from nbcontain.values import dataclass, fields, replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
@@ -60,7 +58,8 @@ class ServiceWords(ComposeWords):
     services: tuple[str, ...] = argument(help="only these services", nargs="*", default=(), metavar="SERVICE")
 
 
-def _profiles(engine: Engine, words: ComposeWords) -> tuple[str, ...]:
+def profiles_of(engine: Engine, words: ComposeWords) -> tuple[str, ...]:
+    """Those that a line or COMPOSE_PROFILES asks for."""
     return (*words.profiles, *filter(None, engine.environ.get("COMPOSE_PROFILES", "").split(",")))
 
 
@@ -81,7 +80,7 @@ class UpWords(ServiceWords):
 def compose_up(engine: Engine, words: UpWords) -> InProgress[Any]:
     project, _ = engine.compose.read(words.source)
     project = project.scaled(_numbers(words.scale))
-    services = project.chosen(words.services, _profiles(engine, words))
+    services = project.chosen(words.services, profiles_of(engine, words))
     if words.force_recreate and words.no_recreate:
         raise UsageError("--force-recreate and --no-recreate are incompatible")
 
@@ -95,7 +94,7 @@ def compose_up(engine: Engine, words: UpWords) -> InProgress[Any]:
         )  # fmt: skip
 
     def detached(emit: Emit) -> Table:
-        return _table(engine, project.name, bring_up(emit))
+        return compose_table(engine, project.name, bring_up(emit))
 
     def attached(emit: Emit) -> Table:
         containers = bring_up(emit)
@@ -106,12 +105,28 @@ def compose_up(engine: Engine, words: UpWords) -> InProgress[Any]:
         except Cancelled:
             engine.compose.each(project.name, (), engine.stop, last_first=True)
             raise
-        return _table(engine, project.name, engine.compose.containers(project.name))
+        return compose_table(engine, project.name, engine.compose.containers(project.name))
 
     leaves = words.detach or words.wait or words.no_start
     task = Task(f"up {project.name}", detached if leaves else attached)
     task.on_cancel(is_over.set)
     return InProgress(task, "up" if leaves else "exec")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class CreateWords(ServiceWords):
+    build: bool = option("--build", help="build images before, also those that are here")
+    force_recreate: bool = option("--force-recreate", help="make containers anew, though nothing changed")
+    no_recreate: bool = option("--no-recreate", help="leave those that are there, though something changed")
+    remove_orphans: bool = option("--remove-orphans", help="remove what the file does not have any more")
+    scale: tuple[str, ...] = option("--scale", help="so many containers of a service", metavar="SERVICE=NUMBER")
+
+
+@command("compose", "create", "make a project's containers, and start none", CreateWords)
+def compose_create(engine: Engine, words: CreateWords) -> object:
+    told = {each.name: getattr(words, each.name) for each in fields(CreateWords)}
+    return compose_up(engine, UpWords(**told, no_start=True))
 
 
 def _numbers(words: Sequence[str]) -> dict[str, int]:
@@ -140,7 +155,7 @@ def compose_scale(engine: Engine, words: ScaleWords) -> InProgress[Any]:
     is_over = threading.Event()
 
     def body(emit: Emit) -> Table:
-        return _table(engine, project.name, engine.compose.up(
+        return compose_table(engine, project.name, engine.compose.up(
             project, services, emit, recreate="never", is_over=is_over
         ))  # fmt: skip
 
@@ -155,97 +170,21 @@ class DownWords(ComposeWords):
     volumes: bool = option("-v", "--volumes", help="the project's volumes too, with all their files")
     timeout: int | None = option("-t", "--timeout", help="seconds to wait before SIGKILL", default=None)
     remove_orphans: bool = option("--remove-orphans", help="docker's; all that has the project's label goes anyway")
+    rmi: str = option("--rmi", help="images too: all, or local for those that have no name of their own",
+                      metavar="local|all")  # fmt: skip
 
 
 @command("compose", "down", "remove a project's containers and networks", DownWords)
 def compose_down(engine: Engine, words: DownWords) -> InProgress[Lines]:
+    if words.rmi not in ("", "local", "all"):
+        raise UsageError(f"compose down --rmi {words.rmi}: there is no such kind of images", hint="local or all")
     name = engine.compose.name(words.source)
+    images = engine.compose.image_names(words.source, is_local=words.rmi == "local") if words.rmi else ()
     return InProgress(
         Task(f"down {name}", lambda emit: Lines(tuple(
-            engine.compose.down(name, emit, volumes=words.volumes, timeout_s=words.timeout)
+            engine.compose.down(name, emit, volumes=words.volumes, timeout_s=words.timeout, images=images)
         ))), "work",
     )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-@with_defaults
-class ConfigWords(ComposeWords):
-    quiet: bool = option("-q", "--quiet", help="only check it")
-    services: bool = option("--services", help="the services' names alone")
-    volumes: bool = option("--volumes", help="the volumes' names alone")
-    images: bool = option("--images", help="the images' names alone")
-    hash: str = option("--hash", help="what a service's container is made of, as a number; * for all",
-                       metavar="SERVICE")  # fmt: skip
-
-
-@command("compose", "config", "check a compose file, and show it with its variables filled in", ConfigWords)
-def compose_config(engine: Engine, words: ConfigWords) -> Lines | Raw:
-    project, tree = engine.compose.read(words.source)
-    services = project.chosen((), _profiles(engine, words))
-    if words.quiet:
-        return Lines(())
-    if words.hash:
-        meant = services if words.hash == "*" else (project.service(words.hash),)
-        return Lines(tuple(f"{each.name} {each.digest()}" for each in meant))
-    if words.services or words.volumes or words.images:
-        names = (
-            [each.name for each in services] if words.services else [each.key for each in project.volumes]
-            if words.volumes else [each.image for each in services]
-        )  # fmt: skip
-        return Lines(tuple(names))
-    rest = {key: value for key, value in tree.plain(again=True).items() if key not in ("name", "version")}
-    shown: dict[str, Any] = {"name": project.name, **rest}
-    shown["services"] = {each.name: shown["services"][each.name] for each in services}
-    text = "".join(f"# {each}\n" for each in project.warnings) + written(shown)
-    return Raw(lambda: iter((text.encode(),)), "compose.yaml")
-
-
-@dataclass(frozen=True, kw_only=True)
-@with_defaults
-class PsWords(ServiceWords):
-    all: bool = option("-a", "--all", help="stopped ones too")
-    quiet: bool = option("-q", "--quiet", help="only ids")
-    only_services: bool = option("--services", help="only the services' names")
-
-
-@command("compose", "ps", "list a project's containers", PsWords)
-def compose_ps(engine: Engine, words: PsWords) -> Table | Lines:
-    name = engine.compose.name(words.source)
-    found = [
-        each for each in engine.compose.containers(name, words.services)
-        if words.all or words.services or each.status in ("running", "restarting")
-    ]  # fmt: skip
-    if words.quiet:
-        return Lines(tuple(each.id for each in found))
-    if words.only_services:
-        return Lines(tuple(each.info.labels[model.SERVICE] for each in found))
-    return _table(engine, name, found)
-
-
-def _table(engine: Engine, project: str, containers: Sequence[Container]) -> Table:
-    rows = tuple(
-        (
-            each.name, each.image, shortened(command_line(each.info.command), 32),
-            each.info.labels.get(model.SERVICE, ""), each.info.created,
-            describe_status(each, *each.look()), engine.networks.reach(each)[0],
-        )
-        for each in containers
-    )  # fmt: skip
-    code = [Column(title, look="code") for title in ("COMMAND", "PORTS")]
-    columns = ("NAME", "IMAGE", code[0], "SERVICE", Column("CREATED", ago, "words", brief),
-               Column("STATUS", str, "words", brief), code[1])
-    return Table(columns, rows, f"{count(len(rows), 'container')} of the project {project}", "containers")
-
-
-@command("compose", "ls", "list the projects that have containers", ComposeWords)
-def compose_ls(engine: Engine, words: ComposeWords) -> Table:
-    rows = []
-    for name, containers in engine.compose.all().items():
-        running = sum(each.status == "running" for each in containers)
-        files = containers[0].info.labels.get(model.FILES, "") or "a notebook's cell"
-        rows.append((name, f"running({running}) of {len(containers)}", files))
-    columns = ("NAME", "STATUS", Column("CONFIG FILES", look="wide"))
-    return Table(columns, tuple(rows), count(len(rows), "project"), "projects")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,7 +302,7 @@ class BuildWords(ServiceWords):
 @command("compose", "build", "build the images of a project's services", BuildWords)
 def compose_build(engine: Engine, words: BuildWords) -> InProgress[Lines]:
     project, _ = engine.compose.read(words.source)
-    services = project.chosen(words.services, _profiles(engine, words))
+    services = project.chosen(words.services, profiles_of(engine, words))
 
     def body(emit: Emit) -> Lines:
         with scope(emit, "compose", f"build {project.name}"):
@@ -376,13 +315,25 @@ def compose_build(engine: Engine, words: BuildWords) -> InProgress[Lines]:
 @command("compose", "pull", "pull the images of a project's services", ServiceWords)
 def compose_pull(engine: Engine, words: ServiceWords) -> InProgress[Lines]:
     project, _ = engine.compose.read(words.source)
-    services = project.chosen(words.services, _profiles(engine, words))
+    services = project.chosen(words.services, profiles_of(engine, words))
 
     def body(emit: Emit) -> Lines:
         engine.compose.pull(services, emit)
         return Lines(tuple(each.image for each in services if each.build is None))
 
     return InProgress(Task(f"pull {project.name}", body), "pull")
+
+
+@command("compose", "push", "send the images that are built for a project's services to their registries", ServiceWords)
+def compose_push(engine: Engine, words: ServiceWords) -> InProgress[Lines]:
+    project, _ = engine.compose.read(words.source)
+    services = [each for each in project.chosen(words.services, profiles_of(engine, words)) if each.build is not None]
+
+    def body(emit: Emit) -> Lines:
+        engine.compose.push(services, emit)
+        return Lines(tuple(each.image for each in services))
+
+    return InProgress(Task(f"push {project.name}", body), "push")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from nbcontain.commands.compose import ServiceWords
+from nbcontain.commands.containers import number_of
 from nbcontain.commands.table import command
-from nbcontain.display.values import InProgress, Lines
-from nbcontain.events import Emit
+from nbcontain.compose import waiting
+from nbcontain.display.values import InProgress, Lines, Verdict
+from nbcontain.display.words import count
+from nbcontain.errors import UsageError
+from nbcontain.events import Emit, scope
 from nbcontain.options import option, with_defaults
 from nbcontain.task import Task
 from nbcontain.values import dataclass
@@ -55,9 +61,44 @@ def compose_restart(engine: Engine, words: StopWords) -> InProgress[Lines]:
     return _on_each(engine, words, "restart", lambda each: engine.restart(each, words.timeout))
 
 
-@command("compose", "kill", "kill a project's containers", ServiceWords)
-def compose_kill(engine: Engine, words: ServiceWords) -> InProgress[Lines]:
-    return _on_each(engine, words, "kill", _if_it_runs(engine.kill), last_first=True)
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class KillWords(ServiceWords):
+    signal: str = option("-s", "--signal", help="which signal", default="KILL", metavar="SIGNAL")
+
+
+@command("compose", "kill", "send a project's containers a signal, SIGKILL unless told", KillWords)
+def compose_kill(engine: Engine, words: KillWords) -> InProgress[Lines]:
+    number = number_of(words.signal)
+    return _on_each(engine, words, "kill", _if_it_runs(lambda each: engine.kill(each, number)), last_first=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class WaitWords(ServiceWords):
+    down: bool = option("--down-project", help="take the project down when the first of them has ended")
+
+
+@command("compose", "wait", "wait until a project's containers end, and end as they did", WaitWords)
+def compose_wait(engine: Engine, words: WaitWords) -> InProgress[Verdict]:
+    name = engine.compose.name(words.source)
+    found = [each for each in engine.compose.containers(name, words.services) if each.is_active]
+    if not found:
+        raise UsageError(f"nothing of the project {name} runs", hint="%compose up -d")
+
+    is_over = threading.Event()
+
+    def body(emit: Emit) -> Verdict:
+        with scope(emit, "wait", f"wait for {count(len(found), 'container')}"):
+            ended = list(islice(waiting.endings(found, is_over), 1 if words.down else None))
+        if words.down:
+            engine.compose.down(name, emit)
+        lines = tuple(f'container "{each.id}" exited with status code {code}' for each, code in ended)
+        return Verdict(Lines(lines), next((code for _, code in reversed(ended) if code), 0))
+
+    task = Task(f"wait {name}", body)
+    task.on_cancel(is_over.set)
+    return InProgress(task, "wait")
 
 
 @command("compose", "pause", "stop all processes of a project's containers where they are", ServiceWords)

@@ -72,6 +72,8 @@ def _shares_table(engine: Engine, usage: Usage) -> Table:
         for each in usage.shares
     ]
     footer = f"{size(usage.size_bytes)} in {engine.layout.root} · {size(usage.free_bytes)} free there"
+    if usage.images:
+        footer += f" · images: {size(usage.stored_bytes)} of layers as image ls counts them, the rest is them unpacked"
     return Table(columns, rows, footer, "disk usage")
 
 

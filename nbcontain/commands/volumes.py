@@ -14,7 +14,7 @@ from nbcontain.display.words import ago, count, size, without_asking
 from nbcontain.errors import UsageError, VolumeNotFound
 from nbcontain.events import Emit
 from nbcontain.filters import VOLUMES
-from nbcontain.options import argument, option, with_defaults
+from nbcontain.options import argument, labels_of, option, with_defaults
 from nbcontain.store.volumes import Volume
 from nbcontain.task import Task
 from nbcontain.values import dataclass
@@ -34,6 +34,7 @@ TITLES = {
 @with_defaults
 class CreateWords:
     name: str = argument(help="what to call it; without one it is anonymous", nargs="?", default="")
+    name_too: str = option("--name", help="docker's old word for the same", metavar="NAME")
     driver: str = option("-d", "--driver", help="local, which is the only one", default="local")
     labels: tuple[str, ...] = option("--label", help="NAME=value, for people and programs", metavar="NAME=VALUE")
     options: tuple[str, ...] = option(
@@ -45,8 +46,11 @@ class CreateWords:
 @command("volume", "create", "make a volume", CreateWords)
 def volume_create(engine: Engine, words: CreateWords) -> Lines:
     options = dict(_pair(each, "--opt") for each in words.options)
-    labels = dict(each.partition("=")[::2] for each in words.labels)
-    return Lines((engine.volumes.create(words.name, driver=words.driver, labels=labels, options=options).name,))
+    if words.name and words.name_too:
+        raise UsageError("volume create: the name is told twice", hint="volume create NAME")
+    name = words.name or words.name_too
+    made = engine.volumes.create(name, driver=words.driver, labels=labels_of(words.labels), options=options)
+    return Lines((made.name,))
 
 
 def _pair(text: str, flag: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from nbcontain.compose.model import Dependency, Project, Service, Shared
 from nbcontain.compose.order import number_of, waves
 from nbcontain.compose.plan import Existing, Plan, Recreate, Step, planned, run_options
 from nbcontain.compose.sources import Source
-from nbcontain.errors import Cancelled, ImageNotFound, NbcontainError, UsageError
+from nbcontain.errors import Cancelled, ImageNotFound, InUse, NbcontainError, UsageError
 from nbcontain.events import BUILD, Emit, Finished, Notice, Record, Started, scope
 from nbcontain.networks import NetworkRequest
 from nbcontain.runtime.generate import RunOptions
@@ -43,12 +43,29 @@ class Compose:
         """The project that files describe, and these as a tree. Raises UsageError with the line."""
         return sources.read(source, self._engine.environ)
 
+    def tree(self, source: Source) -> Node:
+        """The tree of files as they are written, with their variables. Raises UsageError with the line."""
+        return sources.tree(source, self._engine.environ)
+
     def name(self, source: Source) -> str:
         """The project's name, from its file only where it is not told. Raises UsageError."""
+        return self._told(source) or self.read(source)[0].name
+
+    def _told(self, source: Source) -> str:
+        """The name of a project that is told without a file."""
         told = source.name or self._engine.environ.get("COMPOSE_PROJECT_NAME", "")
-        if told and source.text is None and not source.files:
-            return told
-        return self.read(source)[0].name
+        return told if source.text is None and not source.files else ""
+
+    def image_names(self, source: Source, *, is_local: bool) -> tuple[str, ...]:
+        """The images that services are made of, of the file or else of the containers; `is_local` those alone that
+        are built and have no name of their own. Raises UsageError.
+        """
+        if name := self._told(source):
+            found = [(each.info.labels.get(model.SERVICE, ""), each.info.image) for each in self.containers(name)]
+        else:
+            project = self.read(source)[0]
+            name, found = project.name, [(each.name, each.image) for each in project.services]
+        return tuple(dict.fromkeys(image for service, image in found if not is_local or image == f"{name}-{service}"))
 
     # --- what there is ---
 
@@ -126,6 +143,14 @@ class Compose:
             if service.build is None:
                 asked = RunOptions(image=service.image, pull="always", platform=service.run.platform)
                 self._engine.bases.to_run(asked, emit)
+
+    def push(self, services: Sequence[Service], emit: Emit) -> None:
+        """Send the images of these services to their registries."""
+        for service in services:
+            with scope(emit, f"push {service.name}", f"push {service.image}", _ROOT):
+                task = self._engine.registry.push(service.image)
+                _passed_on(task.journal.follow(), f"push {service.name}", emit, task.cancel)
+                task.result()
 
     def _images(self, project: Project, services: Sequence[Service], emit: Emit, *, build: bool) -> dict[str, str]:
         """Have each service's image here; gives their ids."""
@@ -294,8 +319,9 @@ class Compose:
 
     def down(
         self, project: str, emit: Emit, *, volumes: bool = False, timeout_s: float | None = None,
+        images: Sequence[str] = (),
     ) -> list[str]:  # fmt: skip
-        """Remove a project's containers and networks, and its volumes if asked. Says what went."""
+        """Remove a project's containers and networks, its volumes if asked, and these images. Says what went."""
         engine = self._engine
         gone: list[str] = []
 
@@ -316,6 +342,14 @@ class Compose:
                 if volume.labels.get(model.PROJECT) == project:
                     engine.volumes.remove(volume.name)
                     gone.append(volume.name)
+            for image in images:
+                try:
+                    engine.remove_image(image)
+                    gone.append(image)
+                except ImageNotFound:
+                    continue
+                except InUse as error:
+                    emit(Notice(_ROOT, f"the image {image} stays: {error.message}", kind="warning"))
         return gone
 
     def remove(self, project: str, services: Sequence[str], *, stop: bool = False, volumes: bool = False) -> list[str]:

@@ -6,43 +6,51 @@ it out changes nothing that can be seen.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nbcontain.compose import values
-from nbcontain.compose.document import Node, parse
-from nbcontain.compose.extending import extended
-from nbcontain.compose.interpolation import env_file, filled
-from nbcontain.compose.merging import merged
+from nbcontain.compose.document import Node
+from nbcontain.compose.including import Files, Place, Text
+from nbcontain.compose.interpolation import env_file
 from nbcontain.compose.model import CONDITIONS, Build, Dependency, Given, Joined, Project, Service, Shared
 from nbcontain.compose.mounts import volume
+from nbcontain.compose.relocating import place_of
 from nbcontain.errors import UsageError
+from nbcontain.network.words import exposed, published
 from nbcontain.runtime.generate import RunOptions
+from nbcontain.runtime.restarts import Policy
 
 _TEXTS = {
-    "cpuset": "cpuset_cpus", "hostname": "hostname", "mem_limit": "memory",
-    "mem_reservation": "memory_reservation", "memswap_limit": "memory_swap", "cpus": "cpus", "pid": "pid", "ipc": "ipc",
-    "platform": "platform", "restart": "restart", "shm_size": "shm_size", "stop_signal": "stop_signal", "user": "user",
+    "cpuset": "cpuset_cpus", "hostname": "hostname", "pid": "pid", "ipc": "ipc",
+    "platform": "platform", "stop_signal": "stop_signal", "user": "user",
     "working_dir": "workdir", "mac_address": "mac_address",
     "userns_mode": "userns", "runtime": "runtime",
 }  # fmt: skip
 _BOOLEANS = {
     "init": "init", "privileged": "privileged", "read_only": "read_only", "stdin_open": "interactive", "tty": "tty",
 }  # fmt: skip
-_INTEGERS = {"cpu_shares": "cpu_shares", "pids_limit": "pids_limit", "oom_score_adj": "oom_score_adj"}
+_INTEGERS = {
+    "cpu_shares": (0, 262144), "pids_limit": (-1, 1 << 31), "oom_score_adj": (-1000, 1000),
+}  # fmt: skip
+_CHECKED: dict[str, tuple[str, Callable[[Node], str]]] = {
+    "mem_limit": ("memory", values.size), "mem_reservation": ("memory_reservation", values.size),
+    "memswap_limit": ("memory_swap", values.size), "shm_size": ("shm_size", values.size),
+    "cpus": ("cpus", values.processors),
+    "restart": ("restart", lambda node: values.checked(node, node.text(), Policy.parse)),
+}  # fmt: skip
 _LISTS = {
     "cap_add": "cap_add", "cap_drop": "cap_drop", "dns": "dns", "dns_opt": "dns_option",
-    "dns_search": "dns_search", "expose": "expose", "group_add": "group_add", "security_opt": "security_opt",
+    "dns_search": "dns_search", "group_add": "group_add", "security_opt": "security_opt",
     "tmpfs": "tmpfs", "device_cgroup_rules": "device_cgroup_rule",
 }  # fmt: skip
 _PAIRS = {"annotations": "annotations", "labels": "labels", "sysctls": "sysctl"}
 _OTHERS = (
     "build", "command", "configs", "container_name", "depends_on", "deploy", "devices", "entrypoint", "env_file",
-    "environment", "extra_hosts", "healthcheck", "image", "logging", "network_mode", "networks", "ports", "profiles",
-    "pull_policy", "scale", "secrets", "stop_grace_period", "ulimits", "volumes",
+    "environment", "expose", "extra_hosts", "healthcheck", "image", "logging", "network_mode", "networks", "ports",
+    "profiles", "pull_policy", "scale", "secrets", "stop_grace_period", "ulimits", "volumes",
 )  # fmt: skip
 _WITHOUT_EFFECT = {
     "attach": "output is asked for by name", "develop": "nothing is watched here",
@@ -58,7 +66,14 @@ _REFUSED = {
     "cpu_period": "use cpus", "cpu_percent": "", "cpu_count": "", "cpu_rt_runtime": "", "cpu_rt_period": "",
     "mem_swappiness": "", "oom_kill_disable": "", "label_file": "write labels", "cgroup": "", "pre_start": "",
 }  # fmt: skip
-_SERVICE_KEYS = frozenset((*_TEXTS, *_BOOLEANS, *_INTEGERS, *_LISTS, *_PAIRS, *_OTHERS, *_WITHOUT_EFFECT, *_REFUSED))
+_POLICIES = {
+    "": "missing", "if_not_present": "missing", "build": "missing", "missing": "missing", "always": "always",
+    "never": "never", "newer": "newer",
+}  # fmt: skip
+"""What `pull_policy` is called in run."""
+_SERVICE_KEYS = frozenset((
+    *_TEXTS, *_CHECKED, *_BOOLEANS, *_INTEGERS, *_LISTS, *_PAIRS, *_OTHERS, *_WITHOUT_EFFECT, *_REFUSED,
+))  # fmt: skip
 
 
 class Reader:
@@ -75,37 +90,12 @@ class Reader:
 
     # --- the whole ---
 
-    def project(self, texts: Sequence[str], name: str, files: Sequence[str] = ()) -> tuple[Project, Node]:
-        """The project of the texts of files, the later over the earlier, and their tree. Raises UsageError."""
-        unset: dict[str, None] = {}
-        beside: dict[Path, Node] = {}
-
-        def fill(text: str, node: Node) -> str:
-            try:
-                return filled(text, self.environ, lambda name: unset.setdefault(name))
-            except UsageError as error:
-                node.wrong(error.message + (f": {error.why}" if error.why else ""), error.hint)
-
-        named = [os.path.basename(each) for each in files] if len(files) > 1 else ["compose file"] * len(texts)
-
-        def other(node: Node) -> Node:
-            """A file that a service of another extends."""
-            path = self._path(node.text())
-            if path.parent.resolve() != self.directory:
-                node.wrong("is in another directory, and its paths would be seen from there", "a file beside this one")
-            try:
-                if path not in beside:
-                    beside[path] = parse(self._read(path), fill, path.name)
-                return beside[path]
-            except (OSError, UnicodeDecodeError) as error:
-                node.wrong(f"cannot read {path}", str(error))
-
-        roots = (parse(text, fill, source) for text, source in zip(texts, named, strict=True))
-        root = merged(*(extended(each, other) for each in roots))
-        self.warnings += [f'the variable "{each}" is not set: a blank text stands for it' for each in unset]
+    def project(self, files: Sequence[Text], name: str) -> tuple[Project, Node]:
+        """The project of files, the later over the earlier, and their tree. Raises UsageError."""
+        read = Files(self._read)
+        root = read.tree(files, Place(self.directory, self.environ))
+        self.warnings += [f'the variable "{each}" is not set: a blank text stands for it' for each in read.unset]
         top = root.members()
-        root.only(("name", "version", "services", "networks", "volumes", "configs", "secrets"),
-                    {"include": "put all services into one file", "models": ""})  # fmt: skip
         if "version" in top:
             self.warnings.append(f"line {top['version'].line}: version is obsolete, and means nothing")
         given = name or (top["name"].text() if "name" in top else "") or values.project_name(self.directory.name)
@@ -135,7 +125,7 @@ class Reader:
                     )
         project = Project(
             given, self.directory, tuple(services), tuple(self.networks.values()), tuple(self.volumes.values()),
-            tuple(self.warnings), ",".join(files),
+            tuple(self.warnings), ",".join(str(each.path) for each in files if each.path is not None),
         )  # fmt: skip
         return project, root
 
@@ -176,8 +166,7 @@ class Reader:
         node.wrong("says nothing of where it is from", "file: PATH, environment: NAME or content: TEXT")
 
     def _path(self, text: str) -> Path:
-        # Not pathlib's, which raises where ~NAME is nobody.
-        return self.directory / os.path.expanduser(text)
+        return place_of(text, self.directory)
 
     # --- a service ---
 
@@ -196,9 +185,12 @@ class Reader:
         for key, field in _BOOLEANS.items():
             if key in said:
                 run[field] = said[key].boolean()
-        for key, field in _INTEGERS.items():
+        for key, (field, value_of) in _CHECKED.items():
             if key in said:
-                run[field] = said[key].integer()
+                run[field] = value_of(said[key])
+        for key, (least, most) in _INTEGERS.items():
+            if key in said:
+                run[key] = values.number(said[key], least, most)
         for key, field in _LISTS.items():
             if key in said:
                 run[field] = said[key].texts()
@@ -209,7 +201,9 @@ class Reader:
         mounts, given = self._mounts(said)
         run |= mounts
         if "ports" in said:
-            run["publish"] = tuple(each for port in said["ports"].items() for each in self._port(port))
+            run["publish"] = tuple(map(self._port, said["ports"].items()))
+        if "expose" in said:
+            run["expose"] = tuple(values.checked(each, each.text(), exposed) for each in said["expose"].items())
         if "devices" in said:
             run["device"] = tuple(map(values.device, said["devices"].items()))
         if "extra_hosts" in said:
@@ -223,7 +217,9 @@ class Reader:
             run["network"] = (mode,)
         run["image"] = image or f"{self.name}-{name}"
         policy = said["pull_policy"].text() if "pull_policy" in said else ""
-        run["pull"] = {"": "missing", "if_not_present": "missing", "build": "missing"}.get(policy, policy)
+        if policy not in _POLICIES:
+            said["pull_policy"].wrong(f"there is no policy {policy}", ", ".join(filter(None, _POLICIES)))
+        run["pull"] = _POLICIES[policy]
         return Service(
             name=name, image=run["image"], run=RunOptions(detach=True, **run), build=build,
             container_name=said["container_name"].text() if "container_name" in said else "", networks=networks,
@@ -283,7 +279,7 @@ class Reader:
                 values.duration(told[key])
                 run[f"health_{key}"] = told[key].text()
         if "retries" in told:
-            run["health_retries"] = told["retries"].integer()
+            run["health_retries"] = values.number(told["retries"], 0, 1 << 31)
         return run
 
     def _limits(self, said: Mapping[str, Node]) -> dict[str, Any]:
@@ -300,14 +296,15 @@ class Reader:
             deploy["resources"].only(("limits", "reservations"))
             resources = deploy["resources"].members()
             limits = resources["limits"].members() if "limits" in resources else {}
-            for key, field in (("cpus", "cpus"), ("memory", "memory")):
-                if key in limits:
-                    run[field] = limits[key].text()
+            if "cpus" in limits:
+                run["cpus"] = values.processors(limits["cpus"])
+            if "memory" in limits:
+                run["memory"] = values.size(limits["memory"])
             if "pids" in limits:
-                run["pids_limit"] = limits["pids"].integer()
+                run["pids_limit"] = values.number(limits["pids"], *_INTEGERS["pids_limit"])
             reserved = resources["reservations"].members() if "reservations" in resources else {}
             if "memory" in reserved:
-                run["memory_reservation"] = reserved["memory"].text()
+                run["memory_reservation"] = values.size(reserved["memory"])
             if "devices" in reserved:
                 reserved["devices"].wrong("is not here", "%container run --gpus runs one container with a GPU")
         return run
@@ -409,9 +406,9 @@ class Reader:
             found.append(Dependency(name, condition, told["required"].boolean() if "required" in told else True))
         return tuple(found)
 
-    def _port(self, node: Node) -> list[str]:
+    def _port(self, node: Node) -> str:
         if isinstance(node.value, str):
-            return [node.text()]
+            return values.checked(node, node.text(), published)
         node.only(("target", "published", "host_ip", "protocol", "mode", "name", "app_protocol"))
         told = {name: each.text() for name, each in node.members().items()}
         if "target" not in told:
@@ -419,7 +416,8 @@ class Reader:
         host = told.get("host_ip", "")
         address = f"[{host}]:" if ":" in host and not host.startswith("[") else f"{host}:" if host else ""
         outside = f"{told.get('published', '')}:" if "published" in told or address else ""
-        return [f"{address}{outside}{told['target']}/{told.get('protocol', 'tcp')}"]
+        word = f"{address}{outside}{told['target']}/{told.get('protocol', 'tcp')}"
+        return values.checked(node, word, published)
 
     def _build(self, node: Node) -> Build:
         if isinstance(node.value, str):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from nbcontain.compose.document import LONGEST, Node
-from nbcontain.compose.interpolation import env_file
+from nbcontain.compose.including import Files, Place, Text, variables
 from nbcontain.compose.model import Project
 from nbcontain.compose.reading import Reader
 from nbcontain.errors import UsageError
@@ -29,22 +29,34 @@ class Source:
 
 def read(source: Source, environ: Mapping[str, str]) -> tuple[Project, Node]:
     """The project that files describe, and these as a tree. Raises UsageError with the line."""
+    files, place = _files(source, environ)
+    name = source.name or place.environ.get("COMPOSE_PROJECT_NAME", "")
+    return Reader(place.directory, place.environ, _read).project(files, name)
+
+
+def tree(source: Source, environ: Mapping[str, str]) -> Node:
+    """The tree of files as they are written, with their variables. Raises UsageError with the line."""
+    files, place = _files(source, environ)
+    return Files(_read, interpolate=False).tree(files, place)
+
+
+def _files(source: Source, environ: Mapping[str, str]) -> tuple[list[Text], Place]:
     paths = [] if source.text is not None else _named(source, environ) or _found(Path.cwd())
     directory = Path(source.directory or (paths[0].parent if paths else ".")).resolve()
-    texts = [source.text] if source.text is not None else [*map(_text, paths)]
-    variables = _variables(directory, source.env_files, environ)
-    reader = Reader(directory, variables, _read)
-    name = source.name or variables.get("COMPOSE_PROJECT_NAME", "")
-    return reader.project(texts, name, [str(each.resolve()) for each in paths])
+    place = Place(directory, variables(directory, [*map(Path, source.env_files)], environ, _text))
+    if source.text is not None:
+        return [Text(source.text)], place
+    names = [each.name for each in paths] if len(paths) > 1 else ["compose file"]
+    return [Text(_text(path), name, path.resolve()) for name, path in zip(names, paths, strict=True)], place
 
 
 def _named(source: Source, environ: Mapping[str, str]) -> list[Path]:
     """Those that were named, here or by COMPOSE_FILE, also in .env."""
     if source.files:
         return [*map(Path, source.files)]
-    variables = _variables(Path(source.directory or "."), source.env_files, environ)
-    named = variables.get("COMPOSE_FILE", "")
-    return [Path(each) for each in named.split(variables.get("COMPOSE_PATH_SEPARATOR", ":")) if each]
+    known = variables(Path(source.directory or "."), [*map(Path, source.env_files)], environ, _text)
+    named = known.get("COMPOSE_FILE", "")
+    return [Path(each) for each in named.split(known.get("COMPOSE_PATH_SEPARATOR", ":")) if each]
 
 
 def _found(directory: Path) -> list[Path]:
@@ -58,16 +70,6 @@ def _found(directory: Path) -> list[Path]:
         "there is no compose file here", why=f"{', '.join(NAMES)} were looked for, here and above",
         hint="--file PATH; ps, logs, exec, stop and down take -p NAME of a project that is up",
     )  # fmt: skip
-
-
-def _variables(directory: Path, files: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
-    """What can stand behind a $: of .env, or the files that stand for it, and the environment, which wins."""
-    found: dict[str, str | None] = {}
-    for name in files or (".env",):
-        path = Path(name) if files else directory / name
-        if files or path.is_file():
-            found |= env_file(_text(path), environ)
-    return {**{name: value for name, value in found.items() if value is not None}, **environ}
 
 
 def _read(path: Path) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from nbcontain.compose.document import Node
 from nbcontain.errors import UsageError
 from nbcontain.runtime.lifetimes import nanoseconds
+from nbcontain.runtime.limits import ulimit as rlimit
+from nbcontain.runtime.resources import size_of
 
 
 def project_name(text: str) -> str:
@@ -37,6 +39,36 @@ def options(node: Node | None) -> dict[str, str]:
     return {name: value or "" for name, value in node.pairs().items()} if node is not None else {}
 
 
+def checked(node: Node, text: str, check: Callable[[str], object]) -> str:
+    """A word of `run`, which has to mean something there. Raises UsageError with the line."""
+    try:
+        check(text)
+    except UsageError as error:
+        node.wrong(error.message + (f": {error.why}" if error.why else ""), error.hint)
+    return text
+
+
+def number(node: Node, least: int, most: int) -> int:
+    """A whole number within these."""
+    found = node.integer()
+    if not least <= found <= most:
+        node.wrong(f"{found} is not between {least} and {most}")
+    return found
+
+
+def size(node: Node) -> str:
+    """512m, 1g or bytes; -1 is no limit."""
+    return checked(node, node.text(), lambda text: size_of(text, node.place.rpartition(".")[2]))
+
+
+def processors(node: Node) -> str:
+    """1.5: of how many processors. How many there are is the machine's matter, not the file's."""
+    text = node.text()
+    if not re.fullmatch(r"[0-9]*\.?[0-9]+|[0-9]+\.", text):
+        node.wrong(f"{text!r} is no number of processors", "0.5")
+    return text
+
+
 def duration(node: Node) -> int:
     """Nanoseconds."""
     try:
@@ -48,11 +80,11 @@ def duration(node: Node) -> int:
 def ulimit(name: str, node: Node) -> str:
     """--ulimit's word."""
     if isinstance(node.value, str):
-        return f"{name}={node.integer()}"
+        return checked(node, f"{name}={node.integer()}", rlimit)
     told = node.members()
     if set(told) != {"soft", "hard"}:
         node.wrong("must be a number, or soft and hard")
-    return f"{name}={told['soft'].integer()}:{told['hard'].integer()}"
+    return checked(node, f"{name}={told['soft'].integer()}:{told['hard'].integer()}", rlimit)
 
 
 def device(node: Node) -> str:

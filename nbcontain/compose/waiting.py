@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from nbcontain.compose.model import Dependency, Service
@@ -51,6 +51,22 @@ def await_going(service: Service, containers: Sequence[Container], emit: Emit, i
         if each.status in ("exited", "lost"):
             code = each.state().exit_code
             raise ContainerError(f"container {each.name} exited ({code})", hint=f"%compose logs {service.name}")
+
+
+def endings(containers: Sequence[Container], is_over: threading.Event) -> Iterator[tuple[Container, int]]:
+    """Each as it ends, with its exit code; 255 for one that is lost or was removed. Raises Cancelled."""
+    left = list(containers)
+    while left:
+        for each in list(left):
+            try:
+                code = each.state().exit_code if each.status in ("exited", "lost") else -1
+            except FileNotFoundError:
+                code = None
+            if code != -1:
+                left.remove(each)
+                yield each, 255 if code is None else code
+        if left:
+            _wait("them", is_over)
 
 
 def lasting(services: Sequence[Service]) -> list[Service]:

@@ -187,7 +187,7 @@ def checked_alias(text: str) -> str:
 
 
 def pairs(texts: Sequence[str]) -> Mapping[str, str]:
-    """NAME=value, as labels and driver options are given."""
+    """NAME=value, as driver options are given."""
     return dict(text.partition("=")[::2] for text in texts)
 
 

@@ -42,6 +42,11 @@ class Subject:
     """Of the image's entry in the index."""
 
 
+def is_attestation(entry: Descriptor) -> bool:
+    """Whether an entry of an index is what is said of another one, and no image."""
+    return entry.platform == _UNKNOWN
+
+
 def statement(predicate_type: str, predicate: Mapping[str, object], subjects: Sequence[tuple[str, Digest]]) -> bytes:
     """An in-toto statement that the predicate holds for what has these names and digests."""
     document = {

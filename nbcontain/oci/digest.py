@@ -88,7 +88,10 @@ else:
 
 
 def chain_id(parent: ChainID | None, diff_id: DiffID) -> ChainID:
-    """The chain ID of `diff_id` laid on `parent`; the lowest layer's chain ID is its diff ID."""
+    """The chain ID of `diff_id` laid on `parent`; the lowest layer's chain ID is its diff ID.
+
+    Of two or more it is a SHA-256, whatever the diff IDs are, as for all who use image-spec's own `identity`.
+    """
     if parent is None:
         return ChainID(diff_id)
     return ChainID(Digest.of(f"{parent} {diff_id}".encode()))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nbcontain.errors import SetupFailed
+from nbcontain.errors import UserNotFound
 from nbcontain.oci.spec import Process, User
 from nbcontain.runtime.annotations import GROUPS, USER
 from nbcontain.values import dataclass, replace
@@ -25,13 +25,13 @@ def resolve(words: str, passwd: str, group: str, more_groups: str = "") -> Ident
     """`words` is USER's `name|uid[:name|gid]`, "" for root; the texts are those of the image's files.
 
     A number need not be in the files. A given group replaces the user's own and its further ones; those of
-    `more_groups`, with commas between them, are added. Raises SetupFailed for a name that is not there.
+    `more_groups`, with commas between them, are added. Raises UserNotFound.
     """
     who, _, with_group = words.partition(":")
     who = who or "0"
     row = next((fields for fields in _rows(passwd, 7) if _means(who, fields)), None)
     if row is None and not _is_number(who):
-        raise SetupFailed(
+        raise UserNotFound(
             f"there is no user {who!r} in the image",
             path="/etc/passwd",
             why="/etc/passwd does not list it",
@@ -70,7 +70,7 @@ def with_own_group(user: User) -> User:
 def _group(word: str, group: str) -> int:
     found = next((fields for fields in _rows(group, 4) if _means(word, fields)), None)
     if found is None and not _is_number(word):
-        raise SetupFailed(
+        raise UserNotFound(
             f"there is no group {word!r} in the image",
             path="/etc/group",
             why="/etc/group does not list it",

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
-from nbcontain.errors import CommandNotExecutable, CommandNotFound, NbcontainError, SetupFailed
+from nbcontain.errors import CommandNotExecutable, CommandNotFound, DirectoryNotFound, NbcontainError, SetupFailed
 from nbcontain.linux import confine, forks
 from nbcontain.oci.spec import Process
 from nbcontain.runtime import console, identity
@@ -193,7 +193,7 @@ def _enter_directory(path: str, *, may_fail: bool, may_make: bool) -> bool:
             return False
         raise
     except OSError as error:
-        raise SetupFailed(
+        raise DirectoryNotFound(
             f"cannot use {path} as the working directory", errno=error.errno, path=path, why=error.strerror or ""
         ) from error
     return True

@@ -143,9 +143,13 @@ def tar_of(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
 
     The further descriptors: the ledger of all that the snapshot consists of, if `ledger` says so; its index, if
     `index` does; and what it stands on. In the `form` "overlay" and "tree" it is a snapshot's own changes that are
-    written, in the form "plain" all there is.
+    written, in the form "plain" all there is. With `opens_root` the root becomes one that everybody may look at.
     """
     form = arguments["form"]
+    if arguments.get("opens_root"):
+        # Of a layer it says nothing, and who puts layers on each other reads whether it is opaque.
+        os.chown(ROOT, 0, 0)
+        os.chmod(ROOT, 0o755)
     ledger = ledger_from(fds.pop(1)) if arguments.get("ledger") else None
     for stub in sorted(arguments["stubs"], reverse=True):
         _remove_stub(stub, fds[1] if len(fds) > 1 and form == "overlay" else -1)

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 
-from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
+from nbcontain.errors import CommandNotExecutable, CommandNotFound, DirectoryNotFound, SetupFailed
 from nbcontain.linux import confine, fakechroot, landlock, proot, starts, syscalls, trees
 from nbcontain.oci.spec import Mount, Process, Spec
 from nbcontain.runtime import identity, preloaded, programs
@@ -187,11 +187,11 @@ def _directory(root: int, path: str) -> str:
         is_directory = trees.is_directory(fd)
         os.close(fd)
     except OSError as error:
-        raise SetupFailed(
+        raise DirectoryNotFound(
             f"cannot use {path} as the working directory", errno=error.errno, path=path, why=error.strerror or ""
         ) from error
     if not is_directory:
-        raise SetupFailed(f"cannot use {path} as the working directory", path=path, why="it is no directory")
+        raise DirectoryNotFound(f"cannot use {path} as the working directory", path=path, why="it is no directory")
     return path
 
 

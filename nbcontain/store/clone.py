@@ -48,7 +48,9 @@ def copy_tree(
 def clone(
     root: str, source: str, target: str, index: int, *, linked: bool, boot: str, links: RootedLinks | None = None
 ) -> tuple[int, bool]:
-    """Make the empty directory `target` what `source` is; both are paths below `root`.
+    """Make the empty directory `target` hold what `source` does; both are paths below `root`.
+
+    `target` itself stays what it is, as the upper directory of an overlay does whatever those below are.
 
     Gives the number of entries, and whether no device is among them.
 
@@ -64,7 +66,7 @@ def clone(
             made = trees.open_beneath(top, target, _DIRECTORY)
             try:
                 copy = _Clone(found, made, linked, links=links)
-                copy.run()
+                copy.run(with_root=False)
                 if index >= 0:
                     write_index(made, index, linked=linked, boot=boot)
                 return copy.entries, copy.is_plain
@@ -85,7 +87,7 @@ def clone_between(source: int, target: int, owner: Owner | None = None) -> int:
     old_umask = os.umask(0)
     try:
         copy = _Clone(source, target, linked=False, owner=owner)
-        copy.run()
+        copy.run(with_root=True)
         return copy.entries
     finally:
         os.umask(old_umask)
@@ -116,8 +118,8 @@ class _Clone:
         self.is_plain = True
         """Nothing that was made is a device."""
 
-    def run(self) -> None:
-        waiting, done = [b""], [b""]
+    def run(self, *, with_root: bool) -> None:
+        waiting, done = [b""], [b""] if with_root else []
         while waiting:
             path = waiting.pop()
             found = self._open(self._source, path)

@@ -46,8 +46,8 @@ def converted(
 
 
 def _converted(layer: Layer, form: Form, blobs: Blobs, step: Step) -> Layer:
-    source = blobs.open_beside(layer.descriptor.digest)
-    with source as blob, step(layer) as told, layer_writer(blobs, form=form) as writer:
+    source, algorithm = blobs.open_beside(layer.descriptor.digest), layer.diff_id.algorithm
+    with source as blob, step(layer) as told, layer_writer(blobs, form=form, algorithm=algorithm) as writer:
         stream = uncompressed(cast(Readable, blob))
         while chunk := stream.chunk():
             writer.write(chunk)

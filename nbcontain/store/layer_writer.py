@@ -49,12 +49,13 @@ class Slots(Protocol):
 
 
 @contextmanager
-def layer_writer(blobs: Blobs, ring: Sender | None = None, form: Form = GZIP) -> Iterator[LayerWriter]:
-    """Something to write a layer's tar to; what is not committed leaves nothing behind.
-
-    Who reads the `ring`, whose slots are of BLOCK_BYTES, gets all of the tar too.
+def layer_writer(
+    blobs: Blobs, ring: Sender | None = None, form: Form = GZIP, algorithm: str = "sha256"
+) -> Iterator[LayerWriter]:
+    """Something to write a layer's tar to, whose diff ID is by this algorithm; what is not committed leaves nothing
+    behind. Who reads the `ring`, whose slots are of BLOCK_BYTES, gets all of the tar too.
     """
-    with blobs.writer() as blob, LayerWriter(blob, ring, form) as writer:
+    with blobs.writer() as blob, LayerWriter(blob, ring, form, algorithm) as writer:
         yield writer
 
 
@@ -66,10 +67,12 @@ def ring_for(size_bytes: int) -> Sender:
 class LayerWriter:
     """The tar of one layer, on its way to being a blob. Written by one thread; a context, for it may have threads."""
 
-    def __init__(self, blob: BlobWriter, ring: Slots | None = None, form: Form = GZIP) -> None:
+    def __init__(
+        self, blob: BlobWriter, ring: Slots | None = None, form: Form = GZIP, algorithm: str = "sha256"
+    ) -> None:
         self._blob = blob
         self._form = form
-        self._sum = hashlib.sha256()
+        self._algorithm, self._sum = algorithm, hashlib.new(algorithm)
         self._tally = form.tally()
         self._blocks: Slots = ring or Blocks()
         self._block: memoryview | None = None
@@ -133,7 +136,7 @@ class LayerWriter:
     @property
     def diff_id(self) -> DiffID:
         """Of what was written, once that is finished."""
-        return DiffID(Digest("sha256", self._sum.hexdigest()))
+        return DiffID(Digest(self._algorithm, self._sum.hexdigest()))
 
     def _room(self) -> memoryview:
         """Where the next bytes of the tar go."""

@@ -64,7 +64,8 @@ class OverlaySnapshotter(Snapshotter):
             return Changes(bind(self.upper(active), "ro"), {"form": "overlay", "skip": list(stubs)})
         # To tell the directories that are here only since a stub was made in them.
         below = self.view(active.parent) if stubs and active.parent else ()
-        return Changes(bind(self.upper(active), "rw"), {"form": "overlay", "stubs": list(stubs)}, below)
+        arguments = {"form": "overlay", "stubs": list(stubs), "opens_root": True}
+        return Changes(bind(self.upper(active), "rw"), arguments, below)
 
     def differences(self, active: Active) -> Changes:
         lowers = [f"/{lower.relative_to(self.shelf.root)}" for lower in self.chain(active.parent)]

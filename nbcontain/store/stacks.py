@@ -369,7 +369,7 @@ class _Job:
                 raise StoreError(f"the layer below {self.layer.descriptor.digest.short} is missing")
 
     def _apply(self, staging: Staging, source: Any) -> None:
-        diff_id = unpacked(self._stacks, staging, source)
+        diff_id = unpacked(self._stacks, staging, source, self.layer.diff_id.algorithm)
         if diff_id != self.layer.diff_id:
             raise BadArchive(
                 f"layer {self.layer.descriptor.digest.short} is not what its image says",
@@ -377,14 +377,16 @@ class _Job:
             )
 
 
-def unpacked(stacks: Stacks, staging: Staging, source: Any) -> DiffID:
-    """Unpack the layer that `source` reads, compressed or not, into a directory; the diff ID. Raises BadArchive.
+def unpacked(stacks: Stacks, staging: Staging, source: Any, algorithm: str = "sha256") -> DiffID:
+    """Unpack the layer that `source` reads, compressed or not, into a directory; the diff ID, by that algorithm.
+
+    Raises BadArchive.
 
     Unzipped and hashed here, by two threads, and written by the worker: that way two processors have work.
     """
     sender = Sender()
     try:
-        pump = _Pump(source, sender)
+        pump = _Pump(source, sender, algorithm)
     except BaseException:
         sender.close()
         sender.leave()
@@ -404,11 +406,11 @@ def unpacked(stacks: Stacks, staging: Staging, source: Any) -> DiffID:
 class _Pump:
     """A thread that uncompresses `source` into a ring, and closes that; another hashes what is there."""
 
-    def __init__(self, source: tar.Readable, sink: Sender) -> None:
-        self._source = source
+    def __init__(self, source: tar.Readable, sink: Sender, algorithm: str) -> None:
+        self._source, self._algorithm = source, algorithm
         self._sink = sink
         self._error: BaseException | None = None
-        self._sum = hashlib.sha256()
+        self._sum = hashlib.new(algorithm)
         # One is hashed and these wait: the slot that comes next is none of them.
         self._hashing = Stage(self._sum.update, sink.slots - 2)
         self._thread = threading.Thread(target=self._run, name="nbcontain unzip", daemon=True)
@@ -427,7 +429,7 @@ class _Pump:
         self.join()
         if self._error is not None:
             raise self._error
-        return DiffID(Digest("sha256", self._sum.hexdigest()))
+        return DiffID(Digest(self._algorithm, self._sum.hexdigest()))
 
     def _run(self) -> None:
         try:

@@ -235,7 +235,8 @@ class Target:
             if not parts:
                 if entry.kind != tar.DIRECTORY:
                     raise BadArchive("the archive replaces the root directory by something else")
-                if self._is_layer or self._is_whole:
+                # Of a layer it says nothing: what stands on it has a root of its own, which is 0755 and root's.
+                if self._is_whole:
                     self._put_off(b"", entry)
                 return
             is_last = parts[-1] == leaf

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from hashlib import sha512
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from samples import image_of, new_engine
 from server import Registry, cut, hang_up, says, status
 
+from archives import archive, layer_of, member
 from nbcontain.engine import Engine
 from nbcontain.errors import (
     BadAnswer,
@@ -32,7 +34,7 @@ from nbcontain.events import Event, Progress
 from nbcontain.inspection import image_document
 from nbcontain.oci import indexes
 from nbcontain.oci.digest import DiffID, Digest
-from nbcontain.oci.image import INDEX, LAYER_TAR, Descriptor, Image, Layer, Platform
+from nbcontain.oci.image import INDEX, LAYER_TAR, Descriptor, Image, ImageConfig, Layer, Platform
 from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
 from nbcontain.profiles import PROFILES
@@ -40,6 +42,7 @@ from nbcontain.registry.client import SCHEMA_1
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.store import stacks
 from nbcontain.store.ingest import Partial
+from nbcontain.values import replace
 
 
 def pulled(engine: Engine, registry: Registry, name: str = "team/app:1", **options: Any) -> Any:
@@ -56,6 +59,23 @@ def test_a_pulled_image_is_whole_unpacked_and_named(engine: Engine, registry: Re
     assert image.raw_manifest == sample[0].raw_manifest
     assert engine.store.snapshots.exists(image.chain_id)
     assert engine.image(f"{registry.host}/team/app:1") == image
+
+
+def test_an_image_whose_config_names_its_layers_by_sha512_goes_to_a_registry_and_comes_back_as_it_was(
+    engine: Engine, registry: Registry
+) -> None:
+    data = [archive(member("a", data=b"x" * 3000)), archive(member("b"))]
+    layers = [replace(layer_of(each), diff_id=DiffID(Digest("sha512", sha512(each).hexdigest()))) for each in data]
+    for each in data:
+        engine.store.blobs.put([each], "")
+    made = Image.of(ImageConfig(cmd=("sh",)), layers)
+    engine.store.images.put(made, Reference.parse(f"{registry.host}/team/app:1"))
+    engine.registry.push(f"{registry.host}/team/app:1").result()
+    engine.remove_image(f"{registry.host}/team/app:1")
+    engine.prune()
+    image = pulled(engine, registry)
+    assert (image.raw_config, image.raw_manifest) == (made.raw_config, made.raw_manifest)
+    assert engine.store.snapshots.exists(image.chain_id)
 
 
 def test_where_nothing_can_run_an_image_is_pulled_and_not_unpacked(

@@ -11,12 +11,25 @@ import pytest
 
 from archives import archive, member
 from nbcontain.engine import Engine
-from nbcontain.errors import UsageError
+from nbcontain.errors import ImageNotFound, UsageError
 from nbcontain.images import Image as Held
 from nbcontain.oci import codec
-from nbcontain.oci.image import LAYER_TAR, LAYER_TAR_GZIP, LAYER_TAR_ZSTD, MANIFEST, Image, ImageConfig, Layer
+from nbcontain.oci.attestations import Subject, attested, statement
+from nbcontain.oci.digest import Digest
+from nbcontain.oci.image import (
+    INDEX,
+    LAYER_TAR,
+    LAYER_TAR_GZIP,
+    LAYER_TAR_ZSTD,
+    MANIFEST,
+    Image,
+    ImageConfig,
+    Layer,
+    Platform,
+)
 from nbcontain.oci.indexes import entry_of, index_of
 from nbcontain.oci.reference import Reference
+from nbcontain.store.check import Check
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.conversion import converted
 from nbcontain.store.layer_forms import FORMS, GZIP, Form, form_of
@@ -166,6 +179,53 @@ def test_what_cannot_be_converted_is_told(engine: Engine) -> None:
     for name, level in (("xz", None), ("gzip", 9), ("zstd", 23), ("zstd", 0)):
         with pytest.raises(UsageError):
             form_of(name, level)
+
+
+def test_a_list_has_each_of_its_images_converted_and_is_made_of_them_again(engine: Engine) -> None:
+    arm = Platform("linux", "arm64", "v8")
+    one = image_in(engine, "one:1", data_of(10_000))
+    two = image_in(engine, "two:1", data_of(20_000), b"more")
+    entries = [entry_of(one, annotations={"a": "b"}), entry_of(two, arm)]
+    was = index_of(entries, {"of": "list"}, codec.DOCKER_INDEX)
+    for name in ("list:1", "list:2"):
+        engine.store.images.put_index(was, Reference.parse(name))
+    made = engine.manifests.convert("list:1", form_of("zstd"), "list:z").result()
+    assert engine.manifests.get("list:z") == made and engine.manifests.get("list:1") == was
+    assert made.media_type == INDEX
+    assert [(each.platform, dict(each.annotations)) for each in made.entries] == [
+        (one.config.platform, {"a": "b"}), (arm, {}),
+    ]  # fmt: skip
+    assert [each.id for each in engine.store.images.children(made)] == [one.id, two.id]
+    layers = [layer.media_type for each in engine.store.images.children(made) for layer in each.manifest.layers]
+    assert layers == [LAYER_TAR_ZSTD] * 3
+    again = engine.manifests.convert("list:2", form_of("zstd")).result()
+    assert again.raw == made.raw, "of the same the same"
+    assert engine.manifests.get("list:1") == again, "under all its names"
+    assert engine.manifests.convert("list:1", form_of("zstd")).result() == again
+    assert engine.image("one:1").digest == one.digest, "an image's own name stays with it"
+    engine.prune()
+    assert list(Check(engine.store, full=True).everything()) == []
+
+
+def test_what_is_said_of_an_image_beside_it_is_left_out_of_what_is_converted(engine: Engine) -> None:
+    image = image_in(engine, "one:1", b"it")
+    told = attested([Subject(image, [("p", statement("p", {}, [("one", image.digest)]))])])
+    for data in told.blobs.values():
+        engine.store.blobs.put([data], "application/octet-stream")
+    engine.store.images.put_index(told.index, Reference.parse("list:1"))
+    task = engine.manifests.convert("list:1", form_of("zstd"))
+    [entry] = task.result().entries
+    assert entry.platform == image.config.platform
+    said = [getattr(each.event, "message", "") for each in task.journal.follow()]
+    assert any("left out" in each for each in said)
+
+
+def test_a_list_that_is_not_here_as_a_whole_is_not_converted(engine: Engine) -> None:
+    image = image_in(engine, "one:1", b"it")
+    other = replace(entry_of(image), digest=Digest.of(b"elsewhere"))
+    engine.store.images.put_index(index_of([entry_of(image), other]), Reference.parse("list:1"))
+    with pytest.raises(ImageNotFound, match="not whole here"):
+        engine.manifests.convert("list:1", form_of("zstd"))
 
 
 def test_python_says_it_and_an_archive_keeps_it(engine: Engine, tmp_path: Path) -> None:

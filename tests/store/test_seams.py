@@ -7,16 +7,19 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import places
 from archives import Member, archive, directory, layer_of, link, listing, member, unpack
 from machine import Machine
+from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.oci.digest import ChainID
 from nbcontain.oci.image import Image, ImageConfig
 from nbcontain.oci.reference import Reference
+from nbcontain.runtime.generate import RunOptions
 from nbcontain.store import tar
 from nbcontain.store.fitting import fit, fit_ledger
 from nbcontain.store.owners import Ledger
@@ -238,6 +241,29 @@ def test_a_stack_shows_the_same_by_either_driver_to_every_user(engine: Engine) -
         "home/u": ("700", 1000, 1000), "home/u/app": ("644", 1000, 1000), "new": ("755", 0, 0),
         "tmp": ("1777", 0, 0), "tmp/app": ("644", 0, 0),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["lowest", "topmost"])
+def test_the_root_is_0755_and_roots_whatever_a_layer_says_of_it(
+    engine: Engine, busybox_image: str, place: str
+) -> None:
+    """As docker 28's, with overlay2, containerd's overlayfs and vfs."""
+    data = archive(directory("./", 0o711, uid=5, gid=6), member("x", uid=0, gid=0))
+    engine.store.blobs.put([data], "")
+    box = engine.image(busybox_image)
+    layers = (layer_of(data), *box.layers) if place == "lowest" else (*box.layers, layer_of(data))
+    engine.store.images.put(Image.of(box.config, layers), Reference.parse("odd"))
+    options = RunOptions(image="odd", command=("stat", "-c", "%a %u:%g", "/"), network=("none",), remove=True)
+    result: Any = engine.run(options).result()
+    assert result.stdout == "755 0:0\n"
+
+
+def test_a_step_may_shut_the_root_and_the_next_one_has_it_open(engine: Engine, busybox_image: str) -> None:
+    text = "FROM busybox\nRUN echo x > /x; chmod 700 /; chown 5 / || true\nRUN cat /x && stat -c '%a %u:%g' / > /y\n"
+    engine.build(text, BuildOptions(tags=("shut",))).result()
+    options = RunOptions(image="shut", command=("cat", "/y"), network=("none",), remove=True)
+    result: Any = engine.run(options).result()
+    assert result.stdout == "755 0:0\n"
 
 
 def test_roots_link_that_is_copied_over_anothers_is_roots(engine: Engine, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ The first of these that says something holds. To whoever asks, all of them look 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,18 +25,21 @@ class Setting:
     choices: tuple[str, ...] = ()
     is_changeable: bool = True
     """Whether it means something to an engine that is at work already."""
+    withheld: tuple[str, ...] = ()
+    """What no project can say, which may have come from anywhere: it would choose what is done to this machine. "*" is
+    anything."""
 
 
 SETTINGS = (
-    Setting("root", "NBCONTAIN_ROOT", "the directory of the store", is_changeable=False),
+    Setting("root", "NBCONTAIN_ROOT", "the directory of the store", is_changeable=False, withheld=("*",)),
     Setting("display", "NBCONTAIN_DISPLAY", "how things are shown", ("auto", "card", "html", "plain")),
     Setting("pull", "NBCONTAIN_PULL", "when a registry is asked", ("always", "missing", "never", "newer")),
-    Setting("network", "NBCONTAIN_NETWORK", "the network of who asks for none"),
+    Setting("network", "NBCONTAIN_NETWORK", "the network of who asks for none", withheld=("host",)),
     Setting("pids_limit", "NBCONTAIN_PIDS_LIMIT", "the --pids-limit of a container that is told none"),
     Setting("host_certificates", "NBCONTAIN_HOST_CERTIFICATES", "containers and RUN trust whom this machine trusts",
             ("true", "false")),
     Setting("isolation", "NBCONTAIN_ISOLATION", "the rung of the ladder: %nbcontain doctor lists them",
-            is_changeable=False),
+            is_changeable=False, withheld=("*",)),
     Setting("storage_driver", "NBCONTAIN_STORAGE_DRIVER", "how file systems are kept", ("overlay", "copy"),
             is_changeable=False),
 )  # fmt: skip
@@ -77,7 +79,7 @@ class Settings(Mapping[str, str]):
         if not found.is_changeable:
             raise UsageError(
                 f"{name} cannot be changed while an engine is at work",
-                hint=f"{found.variable}=… before the kernel starts, or [tool.nbcontain] {name} in pyproject.toml",
+                hint=f"{found.variable}=… before the kernel starts",
             )
         if value:
             self._own[found.variable] = _checked(found, value)
@@ -154,7 +156,11 @@ def _read(path: Path, data: bytes) -> dict[str, str]:
     found = {}
     for name, value in table.items():
         known = setting(name)
-        # A directory is meant from where it is written down.
-        text = str(path.parent / os.path.expanduser(str(value))) if name == "root" else _written(value)
+        text = _written(value)
+        if {"*", text} & set(known.withheld):
+            raise UsageError(
+                f"{path} cannot say {name} = {text!r}", why="what a project brings may be somebody else's",
+                hint=f"take the line out of [tool.nbcontain]; {known.variable}=… says it for yourself",
+            )  # fmt: skip
         found[known.variable] = _checked(known, text)
     return found

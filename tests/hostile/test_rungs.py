@@ -37,11 +37,13 @@ GRAB = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 int main(int argc, char **argv) {
     static char stolen[64];
+    struct rlimit limit = {4096, 4096};
     for (int each = 1; each < argc; each++) {
         pid_t pid = atoi(argv[each]);
         struct iovec here = {stolen, sizeof stolen}, there = {main, sizeof stolen};
@@ -54,12 +56,15 @@ int main(int argc, char **argv) {
         int fd = syscall(SYS_pidfd_open, pid, 0);
         for (int number = 0; fd >= 0 && number < 64; number++)
             if (syscall(SYS_pidfd_getfd, fd, number, 0) >= 0) printf("took %d of %d\n", number, pid);
+        if (prlimit(pid, RLIMIT_CPU, &limit, 0) == 0) printf("limited %d\n", pid);
+        if (syscall(SYS_prlimit64, pid | 1L << 40, RLIMIT_CPU, &limit, 0) == 0) printf("limited %d so\n", pid);
         if (kill(pid, SIGKILL) == 0) printf("killed %d\n", pid);
     }
+    if (setrlimit(RLIMIT_CPU, &limit) || prlimit(0, RLIMIT_CPU, 0, &limit)) puts("not even itself");
     puts("tried");
 }
 """
-"""All ways to another process that take no more than its number."""
+"""All ways to another process that take no more than its number; a limit of its processor time ends it, too."""
 
 
 CHANGE = r"""

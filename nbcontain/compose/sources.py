@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def _found(directory: Path) -> list[Path]:
     """The file here or above, and what is to lie over it."""
     for above in (directory, *directory.parents):
         for name in NAMES:
-            if (above / name).is_file():
+            if os.path.isfile(above / name):
                 over = (above / each for each in _OVERRIDES)
                 return [above / name, *[each for each in over if each.is_file()][:1]]
     raise UsageError(
@@ -65,7 +66,7 @@ def _variables(directory: Path, files: Sequence[str], environ: Mapping[str, str]
     found: dict[str, str | None] = {}
     for name in files or (".env",):
         path = Path(name) if files else directory / name
-        if files or path.is_file():
+        if files or os.path.isfile(path):
             found |= env_file(_text(path), environ)
     return {**{name: value for name, value in found.items() if value is not None}, **environ}
 

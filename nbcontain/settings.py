@@ -5,6 +5,9 @@ The first of these that says something holds. To whoever asks, all of them look 
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -133,12 +136,21 @@ def _of_project(directory: Path) -> tuple[dict[str, str], str]:
     for each in (directory, *directory.parents):
         path = each / "pyproject.toml"
         try:
-            with path.open("rb") as file:
-                data = file.read(_LIMIT_BYTES)
+            data = _content(path)
         except OSError:
             continue
         return (_read(path, data), str(path)) if b"tool.nbcontain" in data else ({}, "")
     return {}, ""
+
+
+def _content(path: Path) -> bytes:
+    """Raises OSError, also for what is no file, and for what a stranger left where everybody may write."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
+        is_strangers = status.st_uid not in (0, os.getuid()) and os.stat(path.parent).st_mode & stat.S_IWOTH
+        if not stat.S_ISREG(status.st_mode) or is_strangers:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+        return file.read(_LIMIT_BYTES)
 
 
 def _read(path: Path, data: bytes) -> dict[str, str]:

@@ -77,6 +77,29 @@ def test_a_project_brings_no_store_that_would_lead_to_its_users_files(tmp_path: 
     assert (tmp_path / "thesis" / "chapter").is_dir()
 
 
+def test_a_project_that_is_no_file_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pyproject.toml")
+    (tmp_path / "in").mkdir()
+    assert Settings({}, tmp_path / "in").get("NBCONTAIN_PULL") is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to others")
+def test_where_everybody_may_write_a_project_is_ones_own_or_roots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever is the first in /tmp decides for all who work below."""
+    here = project(tmp_path, '[tool.nbcontain]\npull = "never"\n')
+    monkeypatch.setattr(os, "getuid", lambda: 1234)
+
+    def pulled(owner: int, mode: int) -> str | None:
+        os.chown(tmp_path / "pyproject.toml", owner, owner)
+        tmp_path.chmod(mode)
+        return Settings({}, here).get("NBCONTAIN_PULL")
+
+    assert [pulled(owner, 0o1777) for owner in (1234, 0, 4321)] == ["never", "never", None]
+    assert pulled(4321, 0o775) == "never"
+
+
 def test_a_project_that_says_nothing_of_us_is_not_read_into(tmp_path: Path) -> None:
     assert Settings({}, project(tmp_path, "this is no toml")).get("NBCONTAIN_PULL") is None
 

@@ -144,13 +144,18 @@ def _of_project(directory: Path) -> tuple[dict[str, str], str]:
 
 
 def _content(path: Path) -> bytes:
-    """Raises OSError, also for what is no file, and for what a stranger left where everybody may write."""
+    """Raises OSError, also for what is no file, and for a stranger's."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        status = os.fstat(file.fileno())
-        is_strangers = status.st_uid not in (0, os.getuid()) and os.stat(path.parent).st_mode & stat.S_IWOTH
-        if not stat.S_ISREG(status.st_mode) or is_strangers:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or is_strangers(path):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
         return file.read(_LIMIT_BYTES)
+
+
+def is_strangers(path: Path) -> bool:
+    """Whether somebody else has left it where everybody may write, for whoever looks there. Raises OSError."""
+    # Of a symlink its own owner: it can lead elsewhere at any time.
+    is_own = path.lstat().st_uid in (0, os.getuid())
+    return not is_own and bool(path.parent.stat().st_mode & stat.S_IWOTH)
 
 
 def _read(path: Path, data: bytes) -> dict[str, str]:

@@ -98,6 +98,12 @@ def test_where_everybody_may_write_a_project_is_ones_own_or_roots(
 
     assert [pulled(owner, 0o1777) for owner in (1234, 0, 4321)] == ["never", "never", None]
     assert pulled(4321, 0o775) == "never"
+    os.chown(tmp_path / "pyproject.toml", 1234, 1234)
+    tmp_path.chmod(0o1777)
+    (tmp_path / "pyproject.toml").rename(tmp_path / "real")
+    (tmp_path / "pyproject.toml").symlink_to("real")
+    os.chown(tmp_path / "pyproject.toml", 4321, 4321, follow_symlinks=False)
+    assert Settings({}, here).get("NBCONTAIN_PULL") is None
 
 
 def test_a_project_that_says_nothing_of_us_is_not_read_into(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from nbcontain.compose.interpolation import env_file
 from nbcontain.compose.model import Project
 from nbcontain.compose.reading import Reader
 from nbcontain.errors import UsageError
+from nbcontain.settings import is_strangers
 from nbcontain.values import dataclass
 
 NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
@@ -52,13 +53,18 @@ def _found(directory: Path) -> list[Path]:
     """The file here or above, and what is to lie over it."""
     for above in (directory, *directory.parents):
         for name in NAMES:
-            if os.path.isfile(above / name):
+            if _is_there(above / name):
                 over = (above / each for each in _OVERRIDES)
-                return [above / name, *[each for each in over if each.is_file()][:1]]
+                return [above / name, *filter(_is_there, over)][:2]
     raise UsageError(
         "there is no compose file here", why=f"{', '.join(NAMES)} were looked for, here and above",
         hint="--file PATH; ps, logs, exec, stop and down take -p NAME of a project that is up",
     )  # fmt: skip
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file that nobody has to name: in /tmp one may be a stranger's, who waits for that."""
+    return os.path.isfile(path) and not is_strangers(path)
 
 
 def _variables(directory: Path, files: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
@@ -66,7 +72,7 @@ def _variables(directory: Path, files: Sequence[str], environ: Mapping[str, str]
     found: dict[str, str | None] = {}
     for name in files or (".env",):
         path = Path(name) if files else directory / name
-        if files or os.path.isfile(path):
+        if files or _is_there(path):
             found |= env_file(_text(path), environ)
     return {**{name: value for name, value in found.items() if value is not None}, **environ}
 

@@ -97,7 +97,7 @@ class Store:
     ) -> Store:
         """The store at `root`, which is made if there is none.
 
-        Raises WrongFormatVersion, DiskFull, and StoreError where no store can be or should. `remove_tree` is
+        Raises WrongFormatVersion, DiskFull, and StoreError where no store can be. `remove_tree` is
         asked to remove what this process may not, `copy_tree` to copy a snapshot; `userxattr` is said of overlay mounts
         made for it. `driver` is asked, once, which kind of snapshots is to be made,
         and `shown` for whom (see `copying`).
@@ -111,7 +111,6 @@ class Store:
             )
         try:
             with files.disk(layout.root):
-                _check_owner(layout)
                 _check_version(layout)
                 _make(layout)
         except OSError as error:
@@ -174,24 +173,6 @@ class Store:
                 yield directory / "bundle"
             finally:
                 self.overlays.remove_tree(directory)
-
-
-def _check_owner(layout: Layout) -> None:
-    """Another user could put links in the place of what is in it, and have what they lead to shown or removed."""
-    try:
-        owner = os.stat(layout.root).st_uid
-    except FileNotFoundError:
-        return
-    # Root is taken at its word: where it is a container's only, its volumes are mostly others'.
-    if os.getuid() == 0 or owner in (0, os.getuid()):
-        return
-    with files.temporary(layout.root) as (_, fd):
-        # A server of a network may show all files as one user's.
-        if os.fstat(fd).st_uid != owner:
-            raise StoreError(
-                f"{layout.root} is another user's directory", why=f"it belongs to the user with number {owner}",
-                hint="Set NBCONTAIN_ROOT to a directory of yours; one in that can be.",
-            )  # fmt: skip
 
 
 def _check_version(layout: Layout) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -58,39 +57,6 @@ def test_a_root_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 def test_nobody_else_may_look_into_a_store(store: Store) -> None:
     assert {path.stat().st_mode & 0o077 for path in store.layout.root.iterdir()} == {0}
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives directories to others")
-@pytest.mark.parametrize(
-    ("owner", "mine", "is_taken"), [(4321, 1234, False), (1234, 1234, True), (0, 1234, True), (4321, 0, True)]
-)
-def test_a_directory_that_another_user_has_laid_ready_is_no_place_for_a_store(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, mine: int, is_taken: bool
-) -> None:
-    """As in /dev/shm or on a cluster's scratch: whose it is may put links in the place of what is in it."""
-    root = tmp_path / "root"
-    root.mkdir()
-    os.chown(root, owner, owner)
-    monkeypatch.setattr(os, "getuid", lambda: mine)
-    with nullcontext() if is_taken else pytest.raises(StoreError, match="another user's"):
-        Store.open(root).close()
-    assert os.listdir(root) == [] or is_taken
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives directories to others")
-def test_where_all_files_are_one_users_a_store_is_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As servers of networks may show them: what is made here would be that user's too."""
-    monkeypatch.setattr(os, "getuid", lambda: 1234)
-    os.chown(tmp_path, 4321, 4321)
-    open_new = files.open_new
-
-    def squashed(path: Path) -> int:
-        fd = open_new(path)
-        os.fchown(fd, 4321, 4321)
-        return fd
-
-    monkeypatch.setattr(files, "open_new", squashed)
-    Store.open(tmp_path).close()
 
 
 def test_what_a_container_changed_is_told_as_docker_tells_it(store: Store) -> None:

@@ -17,11 +17,13 @@ from pathlib import Path
 import pytest
 
 import needs
-from machine import SLEEP, Machine, helpers_of, said, supervisor_of, until
+from machine import SLEEP, Machine, fresh, helpers_of, said, supervisor_of, until
 from nbcontain.errors import NbcontainError, SetupFailed, Unavailable
+from nbcontain.host import Ability, Probe
 from nbcontain.linux.starts import start_of
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
+from nbcontain.values import replace
 
 LADDER = {
     "root": ("full", "root-noproc", "chroot", "userns-chroot"),
@@ -476,6 +478,27 @@ def test_nobody_outside_is_signalled_or_looked_into(rung: Machine) -> None:
         assert os.waitpid(child, os.WNOHANG) == (0, 0)
         # There the machine's /proc is seen as it is, and so are names of programs (proc(5), cmdline).
         assert "sleep" not in said or rung.engine.profile.name in ("proot", "preload")
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_nobody_outside_is_changed_by_this_machines_proc_where_there_is_no_other(
+    profile: str, busybox_context: Path
+) -> None:
+    """Whose file it is may write it: by oom_score_adj all of a user's other processes were the first to be killed."""
+    if os.geteuid() == 0:
+        pytest.skip("root without a /proc of its own has none")
+    child = os.spawnvp(os.P_NOWAIT, "sleep", ["sleep", "60"])
+    try:
+        with fresh(busybox_context) as machine:
+            host = machine.engine.host
+            none = {**host.abilities, Ability.FRESH_PROC: Probe(False, "it is covered")}
+            machine.engine.__dict__["host"] = replace(host, abilities=none)
+            names = ("oom_score_adj", "autogroup", "coredump_filter", "clear_refs", "sched", "comm")
+            script = "; ".join(f"(echo 7 > /proc/{child}/{name}) 2>/dev/null && echo {name}" for name in names)
+            said = machine.sh(f"cat /proc/{child}/comm; {script}; echo end > /dev/stdout; echo to > /proc/self/fd/1")
+            assert said == "sleep\nend\nto\n"
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)

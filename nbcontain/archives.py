@@ -369,7 +369,7 @@ def _opened(source: Source) -> Iterator[Any]:
         yield sys.stdin.buffer
         return
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):
         yield path
         return
     try:

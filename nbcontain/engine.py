@@ -29,7 +29,7 @@ from nbcontain.runtime.container import Container as Handle
 from nbcontain.settings import Settings
 from nbcontain.store import Store, files
 from nbcontain.store.layout import Layout
-from nbcontain.store.place import Place, place
+from nbcontain.store.place import Place, place, refuse_anothers
 from nbcontain.task import Task
 from nbcontain.values import replace
 
@@ -139,8 +139,10 @@ class Engine:
 
     @cached_property
     def place(self) -> Place:
-        """Where the store is, and why not where one would look for it."""
-        return Place(Layout(self._root)) if self._root else place(self.environ, user())
+        """Where the store is, and why not where one would look for it. Raises StoreError."""
+        found = Place(Layout(self._root)) if self._root else place(self.environ, user())
+        refuse_anothers(found.layout)
+        return found
 
     @cached_property
     def layout(self) -> Layout:

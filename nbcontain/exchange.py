@@ -34,7 +34,7 @@ class FileNames:
     def named(self, name: str) -> Any:
         """What there is by this name. Raises UsageError."""
         path = Path(name)
-        if not path.exists():
+        if not os.path.exists(path):
             raise UsageError(f"there is no file {name}", hint="a path, as in ./data.csv")
         return path
 

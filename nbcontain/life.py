@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -318,7 +319,7 @@ def _wished(condition: str) -> str:
 
 def with_files(options: RunOptions) -> RunOptions:
     """The options with what the files say that they name. Raises UsageError, also for a --cidfile that is there."""
-    if options.cidfile and Path(options.cidfile).exists():
+    if options.cidfile and os.path.exists(options.cidfile):
         raise UsageError(
             f"--cidfile {options.cidfile} is there already", why="another container may have written it",
             hint=f"make sure that it does not run any more, and delete {options.cidfile}",

@@ -303,7 +303,7 @@ def _by_options(point: MountPoint, given: Mapping[str, str], options: Sequence[s
             raise UsageError(
                 f"{point.said}: type={kind} wants o=bind and an absolute device", why=f"it has {options_shown(given)}"
             )
-        if not Path(device).exists():
+        if not os.path.exists(device):
             raise UsageError(f"{point.said}: there is no {device} here", why="the volume's device says so")
         how = "rbind" if "rbind" in words else "bind"
         access = ("ro", "rro") if "ro" in words and "ro" not in options else ()
@@ -339,7 +339,7 @@ def _check_source(point: MountPoint) -> None:
 def _prepare_source(point: MountPoint) -> None:
     """The directory that -v names is made if it is missing."""
     path = Path(point.source).absolute()
-    if point.makes_source and not path.exists():
+    if point.makes_source and not os.path.exists(path):
         try:
             files.make_directory(path, 0o755, durable=False)
         except OSError as error:

@@ -14,7 +14,7 @@ from nbcontain import joining
 from nbcontain.errors import ContainerError, NetworkError, NetworkInUse, NetworkNotFound, NotRunning, UsageError
 from nbcontain.events import Emit, Notice
 from nbcontain.filters import NETWORKS_PRUNING, Filters
-from nbcontain.host import Ability
+from nbcontain.host import Ability, Host
 from nbcontain.network import etc, words
 from nbcontain.network.client import Client
 from nbcontain.network.documents import settings, shown_ports
@@ -46,7 +46,6 @@ from nbcontain.values import dataclass, replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
-    from nbcontain.host import Host
     from nbcontain.runtime.generate import RunOptions
     from nbcontain.runtime.launcher import Launcher
     from nbcontain.runtime.leash import Leash
@@ -92,7 +91,11 @@ class Networks:
 
     @cached_property
     def _client(self) -> Client:
-        return Client(self._engine.layout, self._engine.host.ids)
+        layout, ids = self._engine.layout, self._engine.host.ids
+        if ids.is_single:
+            # It may be the first on networks whose namespaces are those too of containers with a range.
+            ids = Host.detect(layout.root, cache=layout.host_facts).ids
+        return Client(layout, ids)
 
     def close(self) -> None:
         """Hang up on the worker, which ends when nobody needs it any more."""

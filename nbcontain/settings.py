@@ -5,7 +5,9 @@ The first of these that says something holds. To whoever asks, all of them look 
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,18 +28,21 @@ class Setting:
     choices: tuple[str, ...] = ()
     is_changeable: bool = True
     """Whether it means something to an engine that is at work already."""
+    withheld: tuple[str, ...] = ()
+    """What no project can say, which may have come from anywhere: it would choose what is done to this machine. "*" is
+    anything."""
 
 
 SETTINGS = (
-    Setting("root", "NBCONTAIN_ROOT", "the directory of the store", is_changeable=False),
+    Setting("root", "NBCONTAIN_ROOT", "the directory of the store", is_changeable=False, withheld=("*",)),
     Setting("display", "NBCONTAIN_DISPLAY", "how things are shown", ("auto", "card", "html", "plain")),
     Setting("pull", "NBCONTAIN_PULL", "when a registry is asked", ("always", "missing", "never", "newer")),
-    Setting("network", "NBCONTAIN_NETWORK", "the network of who asks for none"),
+    Setting("network", "NBCONTAIN_NETWORK", "the network of who asks for none", withheld=("host",)),
     Setting("pids_limit", "NBCONTAIN_PIDS_LIMIT", "the --pids-limit of a container that is told none"),
     Setting("host_certificates", "NBCONTAIN_HOST_CERTIFICATES", "containers and RUN trust whom this machine trusts",
             ("true", "false")),
     Setting("isolation", "NBCONTAIN_ISOLATION", "the rung of the ladder: %nbcontain doctor lists them",
-            is_changeable=False),
+            is_changeable=False, withheld=("*",)),
     Setting("storage_driver", "NBCONTAIN_STORAGE_DRIVER", "how file systems are kept", ("overlay", "copy"),
             is_changeable=False),
 )  # fmt: skip
@@ -77,7 +82,7 @@ class Settings(Mapping[str, str]):
         if not found.is_changeable:
             raise UsageError(
                 f"{name} cannot be changed while an engine is at work",
-                hint=f"{found.variable}=… before the kernel starts, or [tool.nbcontain] {name} in pyproject.toml",
+                hint=f"{found.variable}=… before the kernel starts",
             )
         if value:
             self._own[found.variable] = _checked(found, value)
@@ -131,12 +136,26 @@ def _of_project(directory: Path) -> tuple[dict[str, str], str]:
     for each in (directory, *directory.parents):
         path = each / "pyproject.toml"
         try:
-            with path.open("rb") as file:
-                data = file.read(_LIMIT_BYTES)
+            data = _content(path)
         except OSError:
             continue
         return (_read(path, data), str(path)) if b"tool.nbcontain" in data else ({}, "")
     return {}, ""
+
+
+def _content(path: Path) -> bytes:
+    """Raises OSError, also for what is no file, and for a stranger's."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or is_strangers(path):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+        return file.read(_LIMIT_BYTES)
+
+
+def is_strangers(path: Path) -> bool:
+    """Whether somebody else has left it where everybody may write, for whoever looks there. Raises OSError."""
+    # Of a symlink its own owner: it can lead elsewhere at any time.
+    is_own = path.lstat().st_uid in (0, os.getuid())
+    return not is_own and bool(path.parent.stat().st_mode & stat.S_IWOTH)
 
 
 def _read(path: Path, data: bytes) -> dict[str, str]:
@@ -154,7 +173,11 @@ def _read(path: Path, data: bytes) -> dict[str, str]:
     found = {}
     for name, value in table.items():
         known = setting(name)
-        # A directory is meant from where it is written down.
-        text = str(path.parent / os.path.expanduser(str(value))) if name == "root" else _written(value)
+        text = _written(value)
+        if {"*", text} & set(known.withheld):
+            raise UsageError(
+                f"{path} cannot say {name} = {text!r}", why="what a project brings may be somebody else's",
+                hint=f"take the line out of [tool.nbcontain]; {known.variable}=… says it for yourself",
+            )  # fmt: skip
         found[known.variable] = _checked(known, text)
     return found

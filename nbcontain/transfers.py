@@ -21,7 +21,7 @@ from nbcontain.store import files, tar
 from nbcontain.store.pipes import piped
 from nbcontain.store.tar_writing import header_of
 from nbcontain.store.tree_tar import write_tree
-from nbcontain.store.unpack import Target, add_tar
+from nbcontain.store.unpack import Applied, Target, add_tar
 from nbcontain.task import Task
 from nbcontain.values import dataclass
 
@@ -83,7 +83,8 @@ class Transfers:
     ]:
         """Copy a path of a container to this machine, or as a tar to standard output ("-"). Runs or not.
 
-        All of it belongs to whoever asks; with `archive` to whom it belongs inside, where that can be.
+        All of it belongs to whoever asks, without set-id bits; with `archive` to whom it belongs inside, where that can
+        be.
         """
         path = _absolute(path)
 
@@ -290,11 +291,26 @@ class _WithoutDevices(Target):
         self.skipped += 1
 
 
+class _Bare(_WithoutDevices):
+    """Where all becomes one user's: programs whose set-id bits speak of their owner would speak of that one."""
+
+    def unpack(
+        self, stream: tar.Readable | tar.Pieces, limits: tar.Limits, each: Callable[[tar.Entry], None], *, hashes: bool
+    ) -> Applied:  # fmt: skip
+        def bare(entry: tar.Entry) -> None:
+            each(entry)
+            if entry.kind == tar.REGULAR:
+                entry.mode &= ~tar.SET_IDS
+
+        return super().unpack(stream, limits, bare, hashes=hashes)
+
+
 def _unpack(fd: int, place: Place, owner: tuple[int, int] | None) -> int:
     """Take a tree that a container sends; gives how many devices of it are left out."""
     try:
         with os.fdopen(os.dup(fd), "rb", buffering=0) as raw:
-            applied = add_tar(raw, place.directory, owner=owner, whole=True, target_type=_WithoutDevices)
+            target_type = _WithoutDevices if owner is None else _Bare
+            applied = add_tar(raw, place.directory, owner=owner, whole=True, target_type=target_type)
             return applied.skipped
     except NbcontainError:
         raise

@@ -13,7 +13,7 @@ import pytest
 from nbcontain.commands import parse_words
 from nbcontain.compose.document import parse
 from nbcontain.compose.merging import merged
-from nbcontain.compose.sources import Source
+from nbcontain.compose.sources import Source, read
 from nbcontain.engine import Engine
 from nbcontain.errors import ContainerError, UsageError
 
@@ -270,3 +270,29 @@ def test_an_override_beside_the_file_and_those_that_are_named_are_read(engine: E
     assert images(COMPOSE_FILE="compose.yaml:third.yaml") == ["three"]
     (tmp_path / ".env").write_text("COMPOSE_FILE=third.yaml\n")
     assert images() == ["three"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to others")
+def test_what_a_stranger_left_where_everybody_may_write_is_no_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever is the first in /tmp has what they like started by who types `compose up` there, or below."""
+    (tmp_path / "below").mkdir()
+    tmp_path.chmod(0o1777)
+    (tmp_path / "compose.yaml").write_text("services: {mine: {image: a}}")
+    (tmp_path / "compose.override.yaml").write_text("services: {theirs: {image: '${WHAT:-none}'}}")
+    (tmp_path / ".env").write_text("WHAT=b")
+    monkeypatch.setattr(os, "getuid", lambda: 1234)
+    monkeypatch.chdir(tmp_path / "below")
+
+    def services(*others: str) -> list[str]:
+        for path in (*tmp_path.iterdir(), tmp_path / ".env"):
+            os.chown(path, *[4321 if path.name in others else 1234] * 2)
+        project, _ = read(Source(), {})
+        return sorted(f"{each.name} {each.image}" for each in project.services)
+
+    assert services() == ["mine a", "theirs b"]
+    assert services(".env") == ["mine a", "theirs none"]
+    assert services("compose.override.yaml") == ["mine a"]
+    with pytest.raises(UsageError, match="there is no compose file here"):
+        services("compose.yaml")

@@ -34,10 +34,9 @@ Nbcontain = Callable[..., Done]
 @pytest.fixture
 def nbcontain(root: Path, busybox_context: Path) -> Nbcontain:
     """Run the command with a fresh store; the image `box` is in it."""
-    env = {**os.environ, "NBCONTAIN_ROOT": str(root)}
 
     def run(*words: str, stdin: str | None = None) -> Done:
-        command = [sys.executable, "-m", "nbcontain", *words]
+        command, env = [sys.executable, "-m", "nbcontain", *words], {**os.environ, "NBCONTAIN_ROOT": str(root)}
         return subprocess.run(command, env=env, input=stdin, capture_output=True, text=True, timeout=60, check=False)
 
     built = run("build", "-t", "box", "-f", "-", str(busybox_context), stdin=DOCKERFILE)
@@ -95,6 +94,30 @@ def test_exit_codes_are_those_of_docker(profile: str, nbcontain: Nbcontain) -> N
     assert nbcontain("run", "--rm", "--volumes-from", "nope", "box").returncode == 125
     assert nbcontain("run", "--rm", "--network", "no-such-network", "box").returncode == 125
     assert nbcontain("ps", "-aq").stdout == ""
+
+
+def test_what_lies_behind_a_closed_directory_is_told_as_what_is_not_there(
+    profile: str, nbcontain: Nbcontain, tmp_path: Path, busybox_context: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("nothing is closed to root")
+    closed, context = tmp_path / "closed", str(busybox_context)
+    closed.mkdir(mode=0)
+    monkeypatch.setenv("NBCONTAIN_CDI_DIRS", f"{closed}:{closed}/in")
+    lines = (
+        ("build", f"{closed}/in"), ("build", "-f", f"{closed}/in", context), ("build", str(closed)),
+        ("build", "--build-context", f"a={closed}/in", context), ("build", "--ssh", f"default={closed}/in", context),
+        ("build", "--secret", f"id={closed}/in", context), ("load", "-i", f"{closed}/in"), ("import", f"{closed}/in"),
+        ("run", "--rm", "--cidfile", f"{closed}/in", "box"), ("run", "--rm", "--put", f"{closed}/in:/x", "box"),
+        ("run", "--rm", "--device", f"{closed}/in", "box"), ("run", "--rm", "--device", str(closed), "box"),
+        ("run", "--rm", "--device", "a.b/c=d", "box"), ("compose", "--project-directory", str(closed), "config"),
+    )  # fmt: skip
+    try:
+        done = [nbcontain(*words) for words in lines]
+    finally:
+        closed.chmod(0o700)
+    told = [(words, each.stderr) for words, each in zip(lines, done, strict=True) if "Traceback" in each.stderr]
+    assert told == [] and all(each.returncode in (1, 125) for each in done)
 
 
 def test_all_but_run_end_with_1_and_what_was_done_all_the_same_is_said(nbcontain: Nbcontain) -> None:

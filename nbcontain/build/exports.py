@@ -85,6 +85,13 @@ def write(output: Output, product: Product, workshop: Workshop) -> None:
         raise BuildError(f"the output {output.destination} cannot be written", why=str(error)) from error
 
 
+class _Outside(Writer):
+    """Files that are no longer whose they are in the image: set-id bits would speak of whoever builds."""
+
+    def file(self, path: str, data: IO[bytes], mode: int) -> None:
+        super().file(path, data, mode & ~tar.SET_IDS)
+
+
 def _write_files(output: Output, product: Product, workshop: Workshop) -> None:
     splits = len(product.variants) > 1 if output.platform_split is None else output.platform_split
     if not splits:
@@ -92,7 +99,7 @@ def _write_files(output: Output, product: Product, workshop: Workshop) -> None:
     for each in product.variants:
         directory = Path(output.destination, each.place if splits else "")
         directory.mkdir(parents=True, exist_ok=True)
-        with Writer.at(directory) as writer:
+        with _Outside.at(directory) as writer:
             _read_files(each.image, workshop, partial(unpack_stream, writer=writer, what=str(directory)))
         if each.statement:
             # BuildKit's names: those of several in one directory are told apart.

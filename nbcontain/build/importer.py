@@ -36,7 +36,7 @@ def imported_image(source: Source, workshop: Workshop, task: str) -> Image:
     Raises BadArchive for what is no whole tar, StoreError for what cannot be read; the store is then as before.
     """
     path = Path(told_of(source))
-    if isinstance(source, str) and source != "-" and path.is_dir():
+    if isinstance(source, str) and source != "-" and os.path.isdir(path):
         return _stored(
             workshop,
             task,

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -154,7 +155,7 @@ def _named(
             hint=_HINT,
         )
     path = Path(value).expanduser()
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise UsageError(f"--build-context {name}: there is no directory {value}", hint=_HINT)
     return path
 
@@ -174,11 +175,11 @@ def _layout(name: str, text: str) -> LayoutImage:
     match = _LAYOUT.fullmatch(text)
     # A colon may as well be part of the directory's name.
     whole = Path(text.partition("@")[0])
-    if match is None or (whole.is_dir() and match["tag"]):
+    if match is None or (os.path.isdir(whole) and match["tag"]):
         path, tag, digest = whole, "", text.partition("@")[2]
     else:
         path, tag, digest = Path(match["path"]), match["tag"] or "", match["digest"] or ""
-    if not path.expanduser().is_dir():
+    if not os.path.isdir(path.expanduser()):
         raise UsageError(f"--build-context {name}: there is no directory {path}", hint=_HINT)
     try:
         return LayoutImage(path.expanduser(), tag, Digest.parse(digest) if digest else None)

@@ -6,6 +6,7 @@ by no repr.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def _secret(word: str, environ: Mapping[str, str], variables: Mapping[str, objec
     if source and kind != "env":
         return Secret(name, _file(name, Path(source).expanduser().absolute()))
     env = env or source or (name if kind == "env" or name in environ else "")
-    if not env and Path(name).is_file():
+    if not env and os.path.isfile(name):
         return Secret(name, Path(name).absolute())
     if env not in environ:
         raise UsageError(f"--secret id={name}: there is no environment variable {env or name}", hint=hint)
@@ -80,7 +81,7 @@ def _file(name: str, path: Path) -> Path:
         size_bytes = path.stat().st_size
     except OSError as error:
         raise UsageError(f"--secret id={name}: {path} cannot be read", why=error.strerror or "") from error
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UsageError(f"--secret id={name}: {path} is a directory", hint="src=FILE")
     if size_bytes > _MAX_BYTES:
         raise UsageError(f"--secret id={name}: {path} is larger than {_MAX_BYTES >> 10} KiB")
@@ -116,7 +117,7 @@ def agents_of(words: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, t
                     hint="start one:  eval $(ssh-agent); ssh-add   or name a key:  --ssh default=~/.ssh/id_ed25519",
                 )
         given = tuple(str(Path(path).expanduser()) for path in paths.split(","))
-        if missing := [path for path in given if not Path(path).exists()]:
+        if missing := [path for path in given if not os.path.exists(path)]:
             raise UsageError(f"--ssh {word}: there is no {missing[0]}")
         found[name or "default"] = given
     return found

@@ -40,7 +40,7 @@ Source = Path | bytes | Mapping[str, Any] | Repository | RemoteFile
 
 def is_directory(source: Source) -> bool:
     """Whether it is used as it is. A file is a tar archive; what is not there is told of by whoever looks into it."""
-    return isinstance(source, Path) and not source.is_file()
+    return isinstance(source, Path) and not os.path.isfile(source)
 
 
 def write_out(source: Path | bytes | Mapping[str, Any], root: Path) -> None:

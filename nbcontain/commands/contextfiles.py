@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -69,7 +70,7 @@ class ContextFiles:
         if remote := remote_of(asked):
             return remote
         directory = Path(asked or ".").expanduser()
-        if directory.is_dir():
+        if os.path.isdir(directory):
             return directory
         known = [name for name in self._contexts if name]
         raise UsageError(

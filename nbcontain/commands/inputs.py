@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -38,8 +39,8 @@ def inputs_of(path: str, file: str) -> BuildInputs:
             return BuildInputs(data.decode("utf-8-sig", "surrogateescape"), {})
         return _inside(file, data)
     directory = Path(path)
-    if not directory.is_dir():
-        context = directory if directory.is_file() else remote_of(path)
+    if not os.path.isdir(directory):
+        context = directory if os.path.isfile(directory) else remote_of(path)
         if context is None:
             from nbcontain.build.http import redacted
 
@@ -62,7 +63,7 @@ def _inside(file: str, context: Source) -> BuildInputs:
     """A Dockerfile that lies in the context, as with docker; what is not there may be a file of this machine."""
     path = Path(file or _NAME)
     here = None
-    if path.is_absolute() or (file and path.is_file()):
+    if path.is_absolute() or (file and os.path.isfile(path)):
         try:
             here = _read(path)
         except (OSError, UnicodeDecodeError) as error:
@@ -83,7 +84,7 @@ def _local(directory: Path, file: str) -> BuildInputs:
         return found
     path = Path(file) if file else directory / _NAME
     hint = "-f FILE names another"
-    if file and not path.exists() and (directory / file).is_file():
+    if file and not os.path.exists(path) and os.path.isfile(directory / file):
         hint = f"-f is seen from here, and not from the context:  -f {directory / file}"
     try:
         text = _read(path)
@@ -93,7 +94,7 @@ def _local(directory: Path, file: str) -> BuildInputs:
         raise UsageError(f"cannot read the Dockerfile {shown}", why=why, hint=hint) from error
     own = Path(f"{path}.dockerignore")
     try:
-        ignore = own.read_text(encoding="utf-8", errors="surrogateescape") if own.is_file() else None
+        ignore = own.read_text(encoding="utf-8", errors="surrogateescape") if os.path.isfile(own) else None
     except OSError as error:
         raise UsageError(f"cannot read {own}", why=error.strerror or "") from error
     return BuildInputs(text, directory, ignore, path.name)
@@ -113,7 +114,7 @@ def _in(directory: Path) -> BuildInputs | None:
         except (BuildError, UnicodeDecodeError) as error:
             why = getattr(error, "why", "") or str(error)
             raise UsageError(f"cannot read the Dockerfile {directory / name}", why=why) from error
-    if any((directory / name).is_symlink() or (directory / name).exists() for name in (_NAME, _NAME.lower())):
+    if any(os.path.lexists(directory / name) for name in (_NAME, _NAME.lower())):
         raise UsageError(
             f"cannot read the Dockerfile {directory / _NAME}", why="it is no file, or leads out of the directory",
             hint="-f FILE names another",

@@ -6,6 +6,7 @@ networks, volumes, configs and secrets are the project's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from nbcontain.compose.interpolation import env_file, filled
 from nbcontain.compose.merging import merged
 from nbcontain.compose.relocating import place_of, relocated, told
 from nbcontain.errors import UsageError
+from nbcontain.settings import is_strangers
 from nbcontain.values import dataclass
 
 _RESOURCES = ("services", "networks", "volumes", "configs", "secrets")
@@ -32,13 +34,18 @@ class Place:
     environ: Mapping[str, str]
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file that nobody has to name: in /tmp one may be a stranger's, who waits for that."""
+    return os.path.isfile(path) and not is_strangers(path)
+
+
 def variables(
     directory: Path, files: Sequence[Path], environ: Mapping[str, str], read: Callable[[Path], str]
 ) -> dict[str, str]:
     """What can stand behind a $: of .env, or the files that stand for it, and the environment, which wins."""
     found: dict[str, str | None] = {}
     usual = directory / ".env"
-    for path in files or ((usual,) if usual.is_file() else ()):
+    for path in files or ((usual,) if is_there(usual) else ()):
         found |= env_file(read(path), environ)
     return {**{name: value for name, value in found.items() if value is not None}, **environ}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nbcontain.compose.document import LONGEST, Node
-from nbcontain.compose.including import Files, Place, Text, variables
+from nbcontain.compose.including import Files, Place, Text, is_there, variables
 from nbcontain.compose.model import Project
 from nbcontain.compose.reading import Reader
 from nbcontain.errors import UsageError
@@ -63,9 +63,9 @@ def _found(directory: Path) -> list[Path]:
     """The file here or above, and what is to lie over it."""
     for above in (directory, *directory.parents):
         for name in NAMES:
-            if (above / name).is_file():
+            if is_there(above / name):
                 over = (above / each for each in _OVERRIDES)
-                return [above / name, *[each for each in over if each.is_file()][:1]]
+                return [above / name, *filter(is_there, over)][:2]
     raise UsageError(
         "there is no compose file here", why=f"{', '.join(NAMES)} were looked for, here and above",
         hint="--file PATH; ps, logs, exec, stop and down take -p NAME of a project that is up",

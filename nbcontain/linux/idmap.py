@@ -65,7 +65,12 @@ class IdMap:
     @property
     def is_single(self) -> bool:
         """Whether there is only one id, so that no file can belong to anybody else."""
-        return sum(each.size for each in self.uids) == 1
+        return self.size == 1
+
+    @property
+    def size(self) -> int:
+        """How many users there are."""
+        return sum(each.size for each in self.uids)
 
     def within(self, outer: IdMap) -> IdMap:
         """The same for a user namespace that is made within one of the map `outer`, in whose ids it is said.

@@ -133,7 +133,7 @@ class Configuration:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         has_own = False
         for directory in (base / host for base in self.certificates):
-            if not directory.is_dir():
+            if not os.path.isdir(directory):
                 continue
             for path in sorted(directory.glob("*.crt")):
                 with _usable(path):

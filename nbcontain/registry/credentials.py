@@ -58,7 +58,9 @@ class Keychain:
         else:
             # A kernel may have been started without it. podman looks for it then; and as root it has another place.
             uid = str(os.getuid())
-            paths += [run / "user" / uid / "containers" / "auth.json", run / "containers" / uid / "auth.json"]
+            places = run / "user" / uid / "containers", run / "containers" / uid
+            # Root's podman lets nobody else pass its own, where no other user's can be then.
+            paths += [place / "auth.json" for place in places if os.access(place, os.X_OK)]
         paths.append(Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "containers" / "auth.json")
         return cls(tuple(paths), environ.get("PATH", os.defpath))
 

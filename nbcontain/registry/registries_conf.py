@@ -6,6 +6,7 @@ without TLS, and what a name without a registry means.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -124,9 +125,9 @@ def load(environ: Mapping[str, str], config_home: Path, system: Path = Path("/et
     if named:
         return _read(Path(named))
     own = config_home / "containers/registries.conf"
-    found = _read(own if own.exists() else system / "containers/registries.conf")
+    found = _read(own if os.path.exists(own) else system / "containers/registries.conf")
     for directory in (system / "containers/registries.conf.d", config_home / "containers/registries.conf.d"):
-        if directory.is_dir():
+        if os.path.isdir(directory):
             for path in sorted(directory.glob("*.conf")):
                 found = _read(path).over(found)
     return found

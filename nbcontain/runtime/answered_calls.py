@@ -1,9 +1,10 @@
 """Which of a container's calls are answered for the kernel, or pretended, and the filter that says so. Pure; kernel.
 
-There are six groups: `ids`, users and owners, where only one id exists; `files`, opens of what a mounted /proc and
+There are seven groups: `ids`, users and owners, where only one id exists; `files`, opens of what a mounted /proc and
 /dev would give; `guard`, changes to the files of the host that are handed in, where the caller is the host's root;
 `net`, connections, where nothing else leads out of networks; `translated`, changes by paths that may be the host's;
-`strays`, opens by paths that a library which is to translate them has not seen.
+`strays`, opens by paths that a library which is to translate them has not seen; `peers`, limits of processes, where
+this machine's are seen, as they are too where paths are translated.
 "blind" stands for a filter that only pretends.
 """
 
@@ -72,6 +73,8 @@ _NO_DOORS = (
 what it has translated, and Landlock keeps nobody from such a place: whoever serves there (a session's bus, docker) does
 what it is told.
 """
+_NO_PEERS = Rule(("prlimit64",), "SCMP_ACT_ERRNO", 1, (Argument(0, 0, "SCMP_CMP_NE"), Argument(2, 0, "SCMP_CMP_NE")))
+"""Limits of anybody but who asks. Landlock keeps signals inside, but not what the kernel itself sends (RLIMIT_CPU)."""
 _AT_CWD, _AT_EMPTY_PATH, _ENOSYS = 0xFFFF_FF9C, 0x1000, 38
 _TYPE, _DEVICES = 0o170000, (0o020000, 0o060000)
 
@@ -115,6 +118,8 @@ def filter_of(words: str, machine: str) -> bytes:
         rules += _CONNECTING
     if "translated" in named:
         rules += [Rule(UNTRANSLATED, "SCMP_ACT_ERRNO", _ENOSYS), *_NO_DOORS]
+    if {"peers", "translated"} & {*named}:
+        rules.append(_NO_PEERS)
     if {"guard", "net"} & {*named}:
         rules.append(_NO_RINGS)
     own, others = seccomp.MACHINES[machine]

@@ -148,14 +148,14 @@ def _born(
     with _ended_on_error(pid):
         if prepared is not None:
             prepared(pid)
-            ours.send({"go": True})
+            ours.tell({"go": True})
         expect(ours, "born")
     return pid
 
 
 @contextmanager
 def _ended_on_error(pid: int) -> Iterator[None]:
-    """End a first process that does not come to be, and wait for it."""
+    """End a first process that does not come to be, or its stage, and wait for it."""
     try:
         yield
     except BaseException:
@@ -218,7 +218,7 @@ def _born_at_once(
             prepared(pid)
         if is_mapped:
             birth.ids.write(pid)
-        ours.send({"go": True})
+        ours.tell({"go": True})
     return pid
 
 
@@ -256,10 +256,11 @@ def _formed(
     if stage == 0:
         run(lambda: _separate(birth, init, theirs, kept), theirs)
     theirs.close()
-    try:
+    # It waits for an answer, whoever fails here.
+    with _ended_on_error(stage):
         if prepared is not None:
             prepared(stage)
-        ours.send({"go": True})
+        ours.tell({"go": True})
         if not birth.ids.is_identity and birth.within < 0:
             expect(ours, "separated")
             birth.ids.write(stage)
@@ -268,9 +269,9 @@ def _formed(
             expect(ours, "timed")
             _set_clocks(stage, birth.time_offsets)
             ours.send({"set": True})
-        return forked_by(stage, ours)
-    finally:
-        os.waitpid(stage, 0)
+        pid = forked_by(stage, ours)
+    os.waitpid(stage, 0)
+    return pid
 
 
 def _separate(birth: Birth, init: Callable[[Channel], None], channel: Channel, kept: Sequence[int]) -> None:
@@ -309,12 +310,19 @@ def _nest(within: int, ids: IdMap) -> None:
     """Stage: a user namespace made in another one, which is entered for that, with the ids of that one."""
     namespaces.enter({syscalls.CLONE_NEWUSER: within})
     os.close(within)
+    outer = _outer()
+    if ids.within(outer).size < ids.size:
+        raise SetupFailed(
+            "the container's networks were begun by somebody with fewer ids",
+            why="its user namespace is made in theirs, and has no others",
+            hint="end the containers that are on networks, or use --network none or host",
+        )
     stage, (ready, is_ready) = os.getpid(), os.pipe2(os.O_CLOEXEC)
     mapper = os.fork()
     if mapper == 0:
         # Who may map more than one id stands outside of the new namespace, with the rights of the one that it is in.
         os.close(is_ready)
-        run(lambda: ids.within(_outer()).write(stage) if os.read(ready, 1) else None)
+        run(lambda: ids.within(outer).write(stage) if os.read(ready, 1) else None)
     os.close(ready)
     syscalls.unshare(syscalls.CLONE_NEWUSER)
     os.write(is_ready, b".")

@@ -109,7 +109,14 @@ def _known(
     unreadable: list[str] = []
     for place in places:
         here: dict[str, tuple[Path, Fields]] = {}
-        for path in sorted(place.iterdir()) if place.is_dir() else ():
+        try:
+            paths = sorted(place.iterdir())
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            unreadable.append(f"{place}: {error.strerror}")
+            continue
+        for path in paths:
             if path.suffix not in (".json", ".yaml", ".yml"):
                 continue
             try:

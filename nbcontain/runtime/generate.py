@@ -354,9 +354,12 @@ def _own_mounts(
 
     is_mapped = not host.ids.is_identity
     proc = Mount("/proc", "proc", "proc", _QUIET)
-    if not host.can(Ability.FRESH_PROC) or (is_mapped and options.pid == "host"):
-        proc = Mount("/proc", "bind", "/proc", ("rbind", *_ALL_QUIET))
     access = () if options.privileged else ("ro",)
+    if is_mapped and options.pid == "host":
+        proc = Mount("/proc", "bind", "/proc", ("rbind", *_ALL_QUIET))
+    elif not host.can(Ability.FRESH_PROC):
+        # It shows this machine's processes, whose files (oom_score_adj) are a user's own inside, too.
+        proc = Mount("/proc", "bind", "/proc", ("rbind", *_ALL_QUIET, *(f"r{each}" for each in access)))
     sys_ = Mount("/sys", "sysfs", "sysfs", (*_QUIET, *access))
     owns_network = host.is_root or is_own(mode_of(options.network))
     if is_mapped and not (owns_network and host.can(Ability.FRESH_PROC)):

@@ -158,11 +158,18 @@ def _device(word: str) -> Iterator[tuple[Path, str, str]]:
         raise UsageError(f"--device {word}: that is no device", hint="--device /dev/fuse, or /dev/sda:/dev/xvda")
     access = access or "rwm"
     path = Path(source)
-    if not path.exists():
+    if not os.path.exists(path):
         raise UsageError(f"--device {word}: there is no {source} here")
     target = target or source
     if path.is_dir():
-        yield from ((each, target + str(each).removeprefix(source), access) for each in _nodes(path))
+        try:
+            nodes = [*_nodes(path)]
+        except OSError as error:
+            raise UsageError(
+                f"--device {word}: cannot look into {error.filename}", why=error.strerror or "",
+                hint="name the devices, or a directory in it",
+            ) from error  # fmt: skip
+        yield from ((each, target + str(each).removeprefix(source), access) for each in nodes)
     elif not _is_node(path):
         raise UsageError(
             f"--device {word}: {source} is no device", hint=f"-v {source}:{target} gives a file or directory"

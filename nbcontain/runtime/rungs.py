@@ -33,7 +33,7 @@ OURS = FURNITURE | {CERTIFICATES}
 """Files of ours that containers see."""
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _EVERY = ("mount", "pid", "ipc", "uts", "cgroup", "user", "network")
-ALONE = ("blind", "translated")
+ALONE = ("blind", "translated", "peers")
 """What `Rung.answers` says where nobody answers: then it is a filter, and nothing else."""
 PRETENDED = "users other than root are only pretended here: apt-get needs -o APT::Sandbox::User=root"
 """Why a program may have failed where `Rung.ids` is "blind"."""
@@ -79,12 +79,14 @@ class Rung:
     @property
     def answers(self) -> str:
         """Which groups of calls are answered for the kernel, as `answered_calls` names them; "blind" where all that is
-        left is to pretend, "translated" alone where nobody answers, and some calls are refused; "" for none."""
+        left is to pretend, "translated" or "peers" alone where nobody answers, and some calls are refused; "" for none.
+        """
         if self.ids == "blind":
             return "blind"
         found = ["ids"] * (self.ids == "notify") + ["files"] * self.serves + ["translated"] * (not self.enters)
         found += ["strays"] * (self.root == "preload")
-        return " ".join([*found, *(["guard"] if self.serves and "user" not in self.namespaces else [])])
+        found += ["guard"] * (self.serves and "user" not in self.namespaces)
+        return " ".join(found + ["peers"] * (self.enters and "pid" not in self.namespaces))
 
     def numbers(self) -> dict[str, Any]:
         """Itself for another process."""

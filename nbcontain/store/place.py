@@ -50,6 +50,29 @@ def place(environ: Mapping[str, str], uid: int) -> Place:
     return Place(usual) if environ.get("NBCONTAIN_ROOT") else unless_networked(usual, uid, OF_THIS_MACHINE)
 
 
+def refuse_anothers(layout: Layout) -> None:
+    """Raise StoreError if the store's directory is another user's.
+
+    That one could put links in the place of what is in it, and have what they lead to shown or removed.
+    """
+    try:
+        owner = os.stat(layout.root).st_uid
+    except OSError:
+        # Nothing is there yet, or can be: that is told by whoever opens it.
+        return
+    # Root is taken at its word: where it is a container's only, its volumes are mostly others'.
+    if os.getuid() == 0 or owner in (0, os.getuid()):
+        return
+    with suppress(PermissionError), files.temporary(layout.root) as (_, fd):
+        # A server of a network may show all files as one user's.
+        if os.fstat(fd).st_uid == owner:
+            return
+    raise StoreError(
+        f"{layout.root} is another user's directory", why=f"it belongs to the user with number {owner}",
+        hint="Set NBCONTAIN_ROOT to a directory of yours; one in that can be.",
+    )  # fmt: skip
+
+
 def unless_networked(usual: Layout, uid: int, disks: tuple[str, ...]) -> Place:
     """The usual place if a store is there, or its file system is this machine's own; else one on these disks."""
     if os.path.exists(usual.version):

@@ -35,6 +35,8 @@ _READ = struct.Struct("100s24s12s12s8xc")
 _REMEMBERED = 4096
 
 REGULAR, LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
+SET_IDS = 0o6000
+"""By which who executes a file becomes its owner, or of its group."""
 _HAS_NO_DATA = frozenset({LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO})
 _PLAIN = _HAS_NO_DATA | {REGULAR}
 XATTR = b"SCHILY.xattr."

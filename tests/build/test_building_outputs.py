@@ -34,6 +34,15 @@ def test_the_files_of_an_image_go_to_a_directory(engine: Engine, busybox_image: 
     assert (tmp_path / "out/bin/busybox").stat().st_mode & 0o111
 
 
+def test_a_file_in_a_directory_makes_nobody_who_has_built_it(
+    engine: Engine, busybox_image: str, tmp_path: Path
+) -> None:
+    """It is this user's, and no longer whose it is in the image."""
+    text = "FROM busybox\nRUN cp /bin/busybox /s && chmod 6755 /s && ln /s /t && mkdir -m 3777 /d\n"
+    build(engine, text, outputs=(Output.parse(f"type=local,dest={tmp_path}"),))
+    assert [(tmp_path / name).stat().st_mode & 0o7777 for name in ("s", "t", "d")] == [0o755, 0o755, 0o3777]
+
+
 def test_the_files_of_an_image_go_to_a_tar(engine: Engine, busybox_image: str, tmp_path: Path) -> None:
     build(engine, TEXT, outputs=(Output.parse(f"type=tar,dest={tmp_path / 'out.tar'}"),))
     with tarfile.open(tmp_path / "out.tar") as archive:

@@ -17,11 +17,13 @@ from pathlib import Path
 import pytest
 
 import needs
-from machine import SLEEP, Machine, helpers_of, said, supervisor_of, until
+from machine import SLEEP, Machine, fresh, helpers_of, said, supervisor_of, until
 from nbcontain.errors import NbcontainError, SetupFailed, Unavailable
+from nbcontain.host import Ability, Probe
 from nbcontain.linux.starts import start_of
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
+from nbcontain.values import replace
 
 LADDER = {
     "root": ("full", "root-noproc", "chroot", "userns-chroot"),
@@ -37,11 +39,13 @@ GRAB = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 int main(int argc, char **argv) {
     static char stolen[64];
+    struct rlimit limit = {4096, 4096};
     for (int each = 1; each < argc; each++) {
         pid_t pid = atoi(argv[each]);
         struct iovec here = {stolen, sizeof stolen}, there = {main, sizeof stolen};
@@ -54,12 +58,15 @@ int main(int argc, char **argv) {
         int fd = syscall(SYS_pidfd_open, pid, 0);
         for (int number = 0; fd >= 0 && number < 64; number++)
             if (syscall(SYS_pidfd_getfd, fd, number, 0) >= 0) printf("took %d of %d\n", number, pid);
+        if (prlimit(pid, RLIMIT_CPU, &limit, 0) == 0) printf("limited %d\n", pid);
+        if (syscall(SYS_prlimit64, pid | 1L << 40, RLIMIT_CPU, &limit, 0) == 0) printf("limited %d so\n", pid);
         if (kill(pid, SIGKILL) == 0) printf("killed %d\n", pid);
     }
+    if (setrlimit(RLIMIT_CPU, &limit) || prlimit(0, RLIMIT_CPU, 0, &limit)) puts("not even itself");
     puts("tried");
 }
 """
-"""All ways to another process that take no more than its number."""
+"""All ways to another process that take no more than its number; a limit of its processor time ends it, too."""
 
 
 CHANGE = r"""
@@ -471,6 +478,27 @@ def test_nobody_outside_is_signalled_or_looked_into(rung: Machine) -> None:
         assert os.waitpid(child, os.WNOHANG) == (0, 0)
         # There the machine's /proc is seen as it is, and so are names of programs (proc(5), cmdline).
         assert "sleep" not in said or rung.engine.profile.name in ("proot", "preload")
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_nobody_outside_is_changed_by_this_machines_proc_where_there_is_no_other(
+    profile: str, busybox_context: Path
+) -> None:
+    """Whose file it is may write it: by oom_score_adj all of a user's other processes were the first to be killed."""
+    if os.geteuid() == 0:
+        pytest.skip("root without a /proc of its own has none")
+    child = os.spawnvp(os.P_NOWAIT, "sleep", ["sleep", "60"])
+    try:
+        with fresh(busybox_context) as machine:
+            host = machine.engine.host
+            none = {**host.abilities, Ability.FRESH_PROC: Probe(False, "it is covered")}
+            machine.engine.__dict__["host"] = replace(host, abilities=none)
+            names = ("oom_score_adj", "autogroup", "coredump_filter", "clear_refs", "sched", "comm")
+            script = "; ".join(f"(echo 7 > /proc/{child}/{name}) 2>/dev/null && echo {name}" for name in names)
+            said = machine.sh(f"cat /proc/{child}/comm; {script}; echo end > /dev/stdout; echo to > /proc/self/fd/1")
+            assert said == "sleep\nend\nto\n"
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)

@@ -229,6 +229,18 @@ def test_networks_are_the_same_where_nothing_can_be_mounted(machine: Machine, we
     assert "hello" in lower.sh(get("lower", 80), network="two")
 
 
+def test_who_has_one_id_may_be_the_first_on_networks_of_those_with_a_range(
+    profile: str, busybox_context: Path
+) -> None:
+    with own_machine(busybox_context, NBCONTAIN_NETWORK="") as machine:
+        first = Machine.on(machine.engine.isolated("rootless-single"))
+        server = web_on(first, "bridge", name="first")
+        ids = "awk '{print $1, $3}' /proc/self/uid_map"
+        assert "hello" in machine.sh(get(address(first, server, "bridge"), 80))
+        assert machine.sh(ids) == machine.sh(ids, network="none")
+        assert first.sh(ids) == "0 1\n"
+
+
 def test_whatever_is_killed_is_there_again_and_containers_keep_their_network(
     machine: Machine, web: Container, other: Container, profile: str
 ) -> None:

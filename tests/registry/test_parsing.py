@@ -246,6 +246,14 @@ def test_podmans_credentials_are_found_in_its_own_order(tmp_path: Path) -> None:
     assert user(XDG_RUNTIME_DIR=str(own), REGISTRY_AUTH_FILE=str(named)) == "named"
 
 
+def test_a_directory_of_roots_podman_is_no_trouble_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes /run/containers, which nobody else may pass."""
+    run = tmp_path / "run"
+    monkeypatch.setattr(os, "access", lambda path, mode: not Path(path).is_relative_to(run))
+    _logged_in(run / f"containers/{os.getuid()}/auth.json", "root").write_text("none of ours")
+    assert Keychain.of({"HOME": str(tmp_path)}, run=run).troubles() == []
+
+
 def test_a_helper_is_asked(tmp_path: Path) -> None:
     helper = tmp_path / "docker-credential-mine"
     helper.write_text('#!/bin/sh\nread host\necho "{\\"Username\\":\\"$1\\",\\"Secret\\":\\"$host\\"}"\n')

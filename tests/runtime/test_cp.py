@@ -142,13 +142,24 @@ def test_tars_go_in_by_stdin_and_come_out_by_stdout(machine: Machine, tmp_path: 
 def test_archive_keeps_owners(machine: Machine, tmp_path: Path) -> None:
     if os.geteuid():
         pytest.skip("only root has files of others")
-    container = machine.start("echo x > /x; chown app:staff /x; " + SLEEP, name="c")
+    container = machine.start("echo x > /x; chown app:staff /x; chmod 4755 /x; " + SLEEP, name="c")
     cp(machine, "-a", "c:/x", str(tmp_path))
     status = (tmp_path / "x").stat()
-    assert (status.st_uid, status.st_gid) == (1000, 50)
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (1000, 50, 0o4755)
     cp(machine, "-a", str(tmp_path / "x"), "c:/y")
     cp(machine, str(tmp_path / "x"), "c:/z")
     assert inside(machine, container, "stat -c %u:%g /y /z") == "1000:50\n0:0\n"
+
+
+def test_what_comes_out_becomes_nobody_who_has_not_made_it(profile: str, machine: Machine, tmp_path: Path) -> None:
+    """Set-id bits speak of an owner that the files lose: others of this machine could become who copies them."""
+    made = "mkdir /d; cp /bin/busybox /d/s; chown 1000:1000 /d/s; chmod 6755 /d/s; cp /d/s /d/t; chmod 4711 /d/t; "
+    machine.start(made + "echo ready; " + SLEEP, name="c")
+    until(lambda: machine.execute(machine.engine.container("c"), "test", "-u", "/d/t")[0] == 0)
+    cp(machine, "c:/d", str(tmp_path / "d"))
+    cp(machine, "c:/d/t", str(tmp_path / "t"))
+    files = (tmp_path / "d/s", tmp_path / "d/t", tmp_path / "t")
+    assert [stat.S_IMODE(each.stat().st_mode) for each in files] == [0o755, 0o711, 0o711]
 
 
 def test_words_that_make_no_sense_are_refused(machine: Machine) -> None:

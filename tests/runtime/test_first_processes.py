@@ -95,6 +95,17 @@ def test_it_is_first_in_namespaces_of_its_own(staged: bool) -> None:
     end(inside)
 
 
+@with_one_thread
+def test_where_its_ids_are_refused_that_is_told_and_nobody_waits() -> None:
+    """As by a newuidmap that grants others by now than when it was tried."""
+    signal.alarm(10)
+    IdMap.write = failing(PermissionError(1, "newuidmap refused the id ranges"))
+    with pytest.raises(PermissionError, match="newuidmap"):
+        born(Birth(IdMap.single(os.getuid(), os.getgid())))
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
 @needs_root
 @with_one_thread
 def test_it_may_have_a_predecessor_which_is_in_no_other_namespace() -> None:
@@ -182,6 +193,17 @@ def test_one_that_is_killed_at_once_is_an_error_and_not_waited_for() -> None:
         born(Birth(IdMap.identity()), lambda pid: os.kill(pid, signal.SIGKILL))
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+@needs_root
+@with_one_thread
+def test_one_that_is_gone_before_anything_was_told_to_it_is_the_same_error() -> None:
+    def gone(pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+    with pytest.raises(ChildProcessError, match="without a word"):
+        born(Birth(IdMap.identity()), gone)
 
 
 @needs_root

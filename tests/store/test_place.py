@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from nbcontain.errors import DiskFailed
+from nbcontain.__main__ import main
+from nbcontain.errors import DiskFailed, StoreError
+from nbcontain.store import files
 from nbcontain.store import place as places
 from nbcontain.store.layout import Layout
-from nbcontain.store.place import Place, file_systems, place, unless_networked
+from nbcontain.store.place import Place, file_systems, place, refuse_anothers, unless_networked
 
 MOUNTS = """\
 22 1 {device} / / rw,relatime shared:1 - {kind} server:/export/home rw,vers=4.2
@@ -99,3 +102,48 @@ def test_a_disk_that_cannot_be_written_to_is_passed_over(home: Path, monkeypatch
     monkeypatch.setattr(places, "networked", lambda path, mounts: "nfs4" if "home" in path.parts else "")
     disks = (str(home.parent / "var-disk"), str(home.parent / "disk"))
     assert unless_networked(Layout(home / "store"), os.geteuid(), disks).layout.root == mine(home)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives directories to others")
+@pytest.mark.parametrize(
+    ("owner", "mine", "is_taken"), [(4321, 1234, False), (1234, 1234, True), (0, 1234, True), (4321, 0, True)]
+)
+def test_a_directory_that_another_user_has_laid_ready_is_no_place_for_a_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, mine: int, is_taken: bool
+) -> None:
+    """As in /dev/shm or on a cluster's scratch: whose it is may put links in the place of what is in it."""
+    root = tmp_path / "root"
+    root.mkdir()
+    os.chown(root, owner, owner)
+    monkeypatch.setattr(os, "getuid", lambda: mine)
+    with nullcontext() if is_taken else pytest.raises(StoreError, match="another user's"):
+        refuse_anothers(Layout(root))
+    assert os.listdir(root) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives directories to others")
+def test_where_all_files_are_one_users_a_store_is_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As servers of networks may show them: what is made here would be that user's too."""
+    monkeypatch.setattr(os, "getuid", lambda: 1234)
+    os.chown(tmp_path, 4321, 4321)
+    open_new = files.open_new
+
+    def squashed(path: Path) -> int:
+        fd = open_new(path)
+        os.fchown(fd, 4321, 4321)
+        return fd
+
+    monkeypatch.setattr(files, "open_new", squashed)
+    refuse_anothers(Layout(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives directories to others")
+@pytest.mark.parametrize("verb", ["ps", "images", "rename a b"])
+def test_no_command_works_in_another_users_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    os.chown(tmp_path, 4321, 4321)
+    monkeypatch.setenv("NBCONTAIN_ROOT", str(tmp_path))
+    monkeypatch.setattr(os, "getuid", lambda: 1234)
+    assert main(verb.split()) == 1
+    assert "is another user's directory" in capsys.readouterr().err and os.listdir(tmp_path) == []

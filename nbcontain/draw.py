@@ -23,6 +23,8 @@ from nbcontain.task import Task
 from nbcontain.values import replace
 
 _REDRAW_S = 0.1
+_ENDING_S = 10.0
+"""So long it is waited for the end of what was interrupted."""
 
 
 def draw(value: object) -> int:
@@ -128,7 +130,9 @@ def _attend(progress: InProgress[object]) -> int:
             print(f"{name} goes on:  nbcontain attach {name}", file=sys.stderr)
         else:
             task.cancel()
-            task.wait(0 if progress.goes_on else 10)
+            if progress.stops:
+                print(f"stopping {progress.stops}; who interrupts once more leaves them", file=sys.stderr, flush=True)
+            task.wait(0 if progress.goes_on else None if progress.stops else _ENDING_S)
         if isinstance(end, SystemExit):
             raise
         raise Interrupted(f"{task.name} was interrupted") from None

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from machine import until
+from nbcontain import draw
 from nbcontain.commands import parse_words
 from nbcontain.commands.compose import ComposeWords, _followed
 from nbcontain.compose import model
@@ -27,7 +28,7 @@ from nbcontain.compose.sources import Source
 from nbcontain.compose_cells import ComposeCells, _has_verb
 from nbcontain.display.values import InProgress
 from nbcontain.engine import Engine
-from nbcontain.errors import Cancelled, ContainerFailed, NbcontainError, UsageError
+from nbcontain.errors import Cancelled, ContainerFailed, Interrupted, NbcontainError, UsageError
 from nbcontain.events import Finished, Notice, Output, Record, Started
 from nbcontain.task import Task
 
@@ -386,6 +387,28 @@ def test_who_waits_for_a_service_says_so_once_and_can_be_stopped(
     with pytest.raises(Cancelled):
         task.result()
     engine.compose.down("shop", lambda event: None, timeout_s=0)
+
+
+def test_an_interrupt_of_up_in_a_terminal_waits_until_all_have_stopped(
+    engine: Engine, busybox_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One after the other, and of those that do not heed the signal each as long as it is given."""
+    text = "{image: busybox, init: false, command: sleep 600, stop_grace_period: 1s"
+    (tmp_path / "compose.yaml").write_text(f"name: x\nservices: {{a: {text}}}, b: {text}, depends_on: [a]}}}}")
+    command, words = parse_words("", ["compose", "-f", str(tmp_path / "compose.yaml"), "up"])
+    progress: Any = command.function(engine, words)
+
+    def interrupted(progress: object) -> None:
+        until(lambda: len([each for each in engine.containers() if each.is_active]) == 2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(draw, "_followed", interrupted)
+    monkeypatch.setattr(draw, "_ENDING_S", 0.1)
+    with pytest.raises(Interrupted):
+        draw.draw(progress)
+    assert [each.is_active for each in engine.containers()] == [False, False]
+    assert "stopping" in capsys.readouterr().err
+    engine.compose.down("x", lambda event: None)
 
 
 def test_who_has_enough_while_an_old_container_is_stopped_gets_no_new_one(engine: Engine, busybox_image: str) -> None:

@@ -111,7 +111,7 @@ def compose_up(engine: Engine, words: UpWords) -> InProgress[Any]:
     leaves = words.detach or words.wait or words.no_start
     task = Task(f"up {project.name}", detached if leaves else attached)
     task.on_cancel(is_over.set)
-    return InProgress(task, "up" if leaves else "exec")
+    return InProgress(task, "up") if leaves else InProgress(task, "run", stops=f"the containers of {project.name}")
 
 
 def _numbers(words: Sequence[str]) -> dict[str, int]:

@@ -390,8 +390,9 @@ def test_who_waits_for_a_service_says_so_once_and_can_be_stopped(
 
 
 def test_an_interrupt_of_up_in_a_terminal_waits_until_all_have_stopped(
-    engine: Engine, busybox_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    engine: Engine, busybox_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     """One after the other, and of those that do not heed the signal each as long as it is given."""
     text = "{image: busybox, init: false, command: sleep 600, stop_grace_period: 1s"
     (tmp_path / "compose.yaml").write_text(f"name: x\nservices: {{a: {text}}}, b: {text}, depends_on: [a]}}}}")

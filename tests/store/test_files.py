@@ -31,7 +31,7 @@ def test_a_twin_that_was_quicker_is_left_alone(tmp_path: Path) -> None:
 def test_what_came_in_an_image_of_another_engine_is_taken_away_where_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Directories of an overlay's lower layer cannot be renamed: a store that was made by a RUN of docker's has them."""
+    """Directories of an overlay's lower layer cannot be renamed: a store that a RUN of docker's made has them."""
     gone: list[str] = []
 
     def rename(source: Path, target: Path) -> None:

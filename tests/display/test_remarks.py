@@ -85,7 +85,7 @@ def test_what_all_steps_said_together_is_no_more_than_a_saved_log() -> None:
 
 def test_what_was_remarked_before_a_program_began_is_on_its_card() -> None:
     said = Notice("", "Published ports are discarded when using host network mode")
-    program = Started("c", "web"), Output("c", "stdout", b"up\n"), Notice("c", "more"), Finished("c", "done", exit_code=0)
+    program = Started("c", "web"), Output("c", "stdout", b"up"), Notice("c", "more"), Finished("c", "done")
     view = View()
     for time, event in enumerate((said, *program)):
         view = update(view, Record(float(time), event))

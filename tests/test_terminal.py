@@ -190,6 +190,18 @@ def test_ctrl_c_is_one_word_whatever_goes_on(
     assert capsys.readouterr() == ("", "Interrupted\n")
 
 
+def test_who_begins_it_without_standard_streams_has_none_and_no_error(root: Path, nbcontain: Nbcontain) -> None:
+    env = {**os.environ, "NBCONTAIN_ROOT": str(root)}
+
+    def run(words: str) -> subprocess.CompletedProcess[str]:
+        line = f"{sys.executable} -m nbcontain {words}"
+        return subprocess.run(line, shell=True, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+    for words in ("run --rm box echo hello >&-", "images >&-", "run --rm box echo hello <&- >&- 2>&-"):
+        done = run(words)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), words
+
+
 def test_ctrl_c_ends_an_attached_container_that_does_not_heed_it(nbcontain: Nbcontain, begins: Begins) -> None:
     running = begins("run", "--rm", "box", "sh", "-c", f"trap '' INT TERM; {PATIENT}")
     began = time.monotonic()

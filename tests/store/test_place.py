@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
 
-from nbcontain.errors import DiskFailed
+from nbcontain.errors import DiskFailed, StoreError
 from nbcontain.store import place as places
 from nbcontain.store.layout import Layout
 from nbcontain.store.place import Place, file_systems, place, unless_networked
@@ -99,3 +100,11 @@ def test_a_disk_that_cannot_be_written_to_is_passed_over(home: Path, monkeypatch
     monkeypatch.setattr(places, "networked", lambda path, mounts: "nfs4" if "home" in path.parts else "")
     disks = (str(home.parent / "var-disk"), str(home.parent / "disk"))
     assert unless_networked(Layout(home / "store"), os.geteuid(), disks).layout.root == mine(home)
+
+
+def test_who_has_no_variable_of_a_home_has_the_one_of_the_account() -> None:
+    """As in a service, or with `env -i`."""
+    account = pwd.getpwuid(1)
+    assert place({}, account.pw_uid).layout.root == Path(account.pw_dir, ".local/share/nbcontain")
+    with pytest.raises(StoreError, match="no place"):
+        place({}, 1_000_650_000)

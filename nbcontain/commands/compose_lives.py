@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nbcontain.commands.compose import ServiceWords
 from nbcontain.commands.table import command
 from nbcontain.display.values import InProgress, Lines
-from nbcontain.events import Emit
+from nbcontain.events import Emit, scope
 from nbcontain.options import option, with_defaults
 from nbcontain.task import Task
 from nbcontain.values import dataclass
@@ -24,7 +24,8 @@ def _on_each(
     name = engine.compose.name(words.source)
 
     def body(emit: Emit) -> Lines:
-        return Lines(tuple(engine.compose.each(name, words.services, act, last_first=last_first)))
+        with scope(emit, verb, f"{verb} {name}"):
+            return Lines(tuple(engine.compose.each(name, words.services, act, last_first=last_first)))
 
     return InProgress(Task(f"{verb} {name}", body), "work")
 

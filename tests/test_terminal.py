@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from machine import children_of, until
+from machine import children_of, supervisor_of, until
 from nbcontain import __main__
 from nbcontain.errors import StoreError
 from nbcontain.store.layout import Layout
@@ -210,6 +210,17 @@ def test_ctrl_c_ends_an_attached_container_that_does_not_heed_it(nbcontain: Nbco
     assert running.returncode == 130
     assert time.monotonic() - began < 2
     assert nbcontain("ps", "-aq").stdout == ""
+
+
+def test_who_answers_the_calls_of_further_programs_is_reaped_with_them(nbcontain: Nbcontain) -> None:
+    """Each has an answerer of its own: of a check every second there would be thousands in an hour."""
+    rung = "chroot" if os.geteuid() == 0 else "userns-chroot"
+    assert nbcontain("run", "-d", "--isolation", rung, "--name", "one", "box", "sleep", "60").returncode == 0
+    supervisor = supervisor_of(int(nbcontain("inspect", "-f", "{{.State.Pid}}", "one").stdout))
+    for _ in range(3):
+        assert nbcontain("exec", "one", "true").returncode == 0
+    until(lambda: "Z" not in children_of(supervisor).values(), 5)
+    nbcontain("rm", "-f", "one")
 
 
 def test_signals_go_to_the_program(nbcontain: Nbcontain, begins: Begins) -> None:

@@ -223,6 +223,17 @@ def test_who_answers_the_calls_of_further_programs_is_reaped_with_them(nbcontain
     nbcontain("rm", "-f", "one")
 
 
+def test_with_init_orphans_are_reaped_where_there_is_no_namespace_of_processes_either(nbcontain: Nbcontain) -> None:
+    rung = "chroot" if os.geteuid() == 0 else "userns-chroot"
+    made = "for i in 1 2 3; do sh -c 'sleep 0.1 &'; done; exec sleep 60"
+    nbcontain("run", "-d", "--init", "--isolation", rung, "--name", "one", "box", "sh", "-c", made)
+    init = int(nbcontain("inspect", "-f", "{{.State.Pid}}", "one").stdout)
+    time.sleep(0.5)
+    for parent in (init, supervisor_of(init)):
+        until(lambda parent=parent: "Z" not in children_of(parent).values(), 5)  # type: ignore[misc]
+    nbcontain("rm", "-f", "one")
+
+
 def test_signals_go_to_the_program(nbcontain: Nbcontain, begins: Begins) -> None:
     for number, said, code in ((signal.SIGINT, "INT", 4), (signal.SIGTERM, "TERM", 5)):
         running = begins("run", "--rm", "box", "sh", "-c", HEEDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from nbcontain.events import Finished, Notice, Output, Started, encode
 from nbcontain.magic_names import on_a_terminal
 from nbcontain.oci.image import Image
 from nbcontain.runtime.container import Container
-from nbcontain.sig_proxy import passing
+from nbcontain.sig_proxy import ended_by, passing
 from nbcontain.task import Task
 from nbcontain.values import replace
 
@@ -122,8 +123,9 @@ def _warn(facts: Mapping[str, str]) -> None:
 def _attend(progress: InProgress[object]) -> int:
     """Show how something goes: a build's steps on standard error, a container's streams as they are."""
     task, proxy = progress.task, progress.signals
+    ends = ended_by(signal.SIGTERM) if progress.stops else nullcontext()
     try:
-        with passing(proxy.tell) if proxy is not None else nullcontext():
+        with passing(proxy.tell) if proxy is not None else ends:
             result = _followed(progress)
     except (KeyboardInterrupt, SystemExit) as end:
         if proxy is not None and (name := proxy.leave()):

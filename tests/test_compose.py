@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -389,9 +390,10 @@ def test_who_waits_for_a_service_says_so_once_and_can_be_stopped(
     engine.compose.down("shop", lambda event: None, timeout_s=0)
 
 
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, Interrupted), (signal.SIGTERM, SystemExit)])
 def test_an_interrupt_of_up_in_a_terminal_waits_until_all_have_stopped(
-    engine: Engine, busybox_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals, error: type[BaseException], engine: Engine, busybox_image: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """One after the other, and of those that do not heed the signal each as long as it is given."""
     text = "{image: busybox, init: false, command: sleep 600, stop_grace_period: 1s"
@@ -401,11 +403,13 @@ def test_an_interrupt_of_up_in_a_terminal_waits_until_all_have_stopped(
 
     def interrupted(progress: object) -> None:
         until(lambda: len([each for each in engine.containers() if each.is_active]) == 2)
-        raise KeyboardInterrupt
+        handler = signal.getsignal(number)
+        assert callable(handler)
+        handler(number, None)
 
     monkeypatch.setattr(draw, "_followed", interrupted)
     monkeypatch.setattr(draw, "_ENDING_S", 0.1)
-    with pytest.raises(Interrupted):
+    with pytest.raises(error):
         draw.draw(progress)
     assert [each.is_active for each in engine.containers()] == [False, False]
     assert "stopping" in capsys.readouterr().err

@@ -25,6 +25,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
     Those of this process's own command line end it, if nothing is left to be done.
     """
+    if words is None:
+        _have_standard_streams()
     if words is None and isinstance(sys.stdout, io.TextIOWrapper):
         # Names and arguments may be any bytes: what is no text in this locale is written out, and no error.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -37,6 +39,17 @@ def main(words: Sequence[str] | None = None) -> int:
     if words is None:
         _leave(status)
     return status
+
+
+def _have_standard_streams() -> None:
+    """Who is begun without some (`>&-`) has /dev/null: what is opened next would get their numbers otherwise."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            if nothing != number:
+                os.dup2(nothing, number)
+                os.close(nothing)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))
 
 
 def _leave(status: int) -> None:

@@ -170,8 +170,7 @@ _ADVICE: dict[Ability, tuple[str, str]] = {
 def _for_user_namespaces(why: str) -> str:
     if "id map" in why or "setgroups" in why:
         return "as root: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu)"
-    # All others cannot be changed from anywhere but where this place was made, if there: a mount that is refused in
-    # them (AppArmor, in containers of others), a chroot.
+    # All others cannot be changed, or nobody knows by whom: a chroot, gVisor.
     return next((attempt for end, attempt in _FOR_USER_NAMESPACES.items() if why.endswith(end)), "")
 
 
@@ -179,6 +178,8 @@ _FOR_USER_NAMESPACES = {
     probe_words.NOT_FOR_USERS: "as root: sysctl -w kernel.unprivileged_userns_clone=1",
     probe_words.NO_MORE: "as root: sysctl -w user.max_user_namespaces=15000",
     probe_words.FILTERED: "a container started with --security-opt seccomp=unconfined, or a pod's profile Unconfined",
+    probe_words.NO_MOUNTS: "a container started with --security-opt apparmor=unconfined (or label=disable), or a pod's"
+    " AppArmor profile Unconfined",
 }
 
 

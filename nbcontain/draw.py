@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -18,11 +19,13 @@ from nbcontain.events import Finished, Notice, Output, Started, encode
 from nbcontain.magic_names import on_a_terminal
 from nbcontain.oci.image import Image
 from nbcontain.runtime.container import Container
-from nbcontain.sig_proxy import passing
+from nbcontain.sig_proxy import ended_by, passing
 from nbcontain.task import Task
 from nbcontain.values import replace
 
 _REDRAW_S = 0.1
+_ENDING_S = 10.0
+"""So long it is waited for the end of what was interrupted."""
 
 
 def draw(value: object) -> int:
@@ -120,15 +123,18 @@ def _warn(facts: Mapping[str, str]) -> None:
 def _attend(progress: InProgress[object]) -> int:
     """Show how something goes: a build's steps on standard error, a container's streams as they are."""
     task, proxy = progress.task, progress.signals
+    ends = ended_by(signal.SIGTERM) if progress.stops else nullcontext()
     try:
-        with passing(proxy.tell) if proxy is not None else nullcontext():
+        with passing(proxy.tell) if proxy is not None else ends:
             result = _followed(progress)
     except (KeyboardInterrupt, SystemExit) as end:
         if proxy is not None and (name := proxy.leave()):
             print(f"{name} goes on:  nbcontain attach {name}", file=sys.stderr)
         else:
             task.cancel()
-            task.wait(0 if progress.goes_on else 10)
+            if progress.stops:
+                print(f"stopping {progress.stops}; who interrupts once more leaves them", file=sys.stderr, flush=True)
+            task.wait(0 if progress.goes_on else None if progress.stops else _ENDING_S)
         if isinstance(end, SystemExit):
             raise
         raise Interrupted(f"{task.name} was interrupted") from None

@@ -90,6 +90,19 @@ def passing(tell: Callable[[int], bool]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def ended_by(number: int) -> Iterator[None]:
+    """That signal is SystemExit, as SIGINT is KeyboardInterrupt; where it is ignored, it stays so."""
+    is_ours = threading.current_thread() is threading.main_thread() and signal.getsignal(number) is signal.SIG_DFL
+    if is_ours:
+        signal.signal(number, lambda number, _: _end(number))
+    try:
+        yield
+    finally:
+        if is_ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def _end(number: int) -> NoReturn:
     if number == signal.SIGINT:
         raise KeyboardInterrupt

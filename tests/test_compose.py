@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from machine import until
+from nbcontain import draw
 from nbcontain.commands import parse_words
 from nbcontain.commands.compose import ComposeWords, _followed
 from nbcontain.compose import model
@@ -28,7 +30,7 @@ from nbcontain.compose.sources import Source
 from nbcontain.compose_cells import ComposeCells, _has_verb
 from nbcontain.display.values import InProgress
 from nbcontain.engine import Engine
-from nbcontain.errors import Cancelled, ContainerFailed, NbcontainError, UsageError
+from nbcontain.errors import Cancelled, ContainerFailed, Interrupted, NbcontainError, UsageError
 from nbcontain.events import Finished, Notice, Output, Record, Started
 from nbcontain.task import Task
 
@@ -401,6 +403,49 @@ def test_who_waits_for_a_service_says_so_once_and_can_be_stopped(
     with pytest.raises(Cancelled):
         task.result()
     engine.compose.down("shop", lambda event: None, timeout_s=0)
+
+
+def test_an_interrupt_of_up_ends_those_that_run_while_others_are_still_waited_for(
+    engine: Engine, busybox_image: str, tmp_path: Path
+) -> None:
+    never = "healthcheck: {test: 'exit 1', interval: 1h, start_period: 1h}"
+    first = f"{{image: busybox, command: sleep 600, stop_grace_period: 0s, {never}}}"
+    second = "{image: busybox, command: sleep 600, depends_on: {a: {condition: service_healthy}}}"
+    (tmp_path / "compose.yaml").write_text(f"name: x\nservices: {{a: {first}, b: {second}}}")
+    command, words = parse_words("", ["compose", "-f", str(tmp_path / "compose.yaml"), "up"])
+    task: Task[Any] = command.function(engine, words).task  # type: ignore[attr-defined]
+    until(lambda: Started("a service_healthy", "a", "a") in [each.event for each in task.journal.read()])
+    task.cancel()
+    with pytest.raises(Cancelled):
+        task.result()
+    assert [each.is_active for each in engine.compose.containers("x")] == [False]
+    engine.compose.down("x", lambda event: None)
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, Interrupted), (signal.SIGTERM, SystemExit)])
+def test_an_interrupt_of_up_in_a_terminal_waits_until_all_have_stopped(
+    number: signal.Signals, error: type[BaseException], engine: Engine, busybox_image: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """One after the other, and of those that do not heed the signal each as long as it is given."""
+    text = "{image: busybox, init: false, command: sleep 600, stop_grace_period: 1s"
+    (tmp_path / "compose.yaml").write_text(f"name: x\nservices: {{a: {text}}}, b: {text}, depends_on: [a]}}}}")
+    command, words = parse_words("", ["compose", "-f", str(tmp_path / "compose.yaml"), "up"])
+    progress: Any = command.function(engine, words)
+
+    def interrupted(progress: object) -> None:
+        until(lambda: len([each for each in engine.containers() if each.is_active]) == 2)
+        handler = signal.getsignal(number)
+        assert callable(handler)
+        handler(number, None)
+
+    monkeypatch.setattr(draw, "_followed", interrupted)
+    monkeypatch.setattr(draw, "_ENDING_S", 0.1)
+    with pytest.raises(error):
+        draw.draw(progress)
+    assert [each.is_active for each in engine.containers()] == [False, False]
+    assert "stopping" in capsys.readouterr().err
+    engine.compose.down("x", lambda event: None)
 
 
 def test_who_has_enough_while_an_old_container_is_stopped_gets_no_new_one(engine: Engine, busybox_image: str) -> None:

@@ -110,13 +110,23 @@ def test_where_nothing_can_be_mounted_nothing_is_advised_that_takes_mounts() -> 
         (f"Operation not permitted: {probe.FILTERED}", "seccomp=unconfined"),
         (f"No space left on device: {probe.NO_MORE}", "max_user_namespaces=15000"),
         ("writing the id map: Operation not permitted", "apparmor_restrict_unprivileged_userns=0"),
-        ("/: Permission denied", ""),
+        (f"/: Permission denied: {probe.NO_MOUNTS}", "apparmor=unconfined"),
+        ("/: Operation not permitted", ""),
     ],
 )
 def test_of_user_namespaces_only_that_is_advised_which_takes_away_what_refuses_them(said: str, attempt: str) -> None:
     found = told(host(Ability.USER_NAMESPACES, Ability.USERNS_CHROOT, why=said))
     advised = found[Ability.USER_NAMESPACES.value].attempt
     assert attempt in advised and bool(attempt) is bool(advised)
+
+
+@pytest.mark.parametrize(
+    ("said", "is_known"),
+    [("/: Permission denied", True), ("/: Operation not permitted", False), ("the id map: Permission denied", False)],
+)
+def test_who_refuses_mounts_is_told(said: str, is_known: bool) -> None:
+    """For a mount in a namespace of one's own only a security module has this word."""
+    assert (probe._of_user_namespaces(False, said)[1] == f"{said}: {probe.NO_MOUNTS}") is is_known
 
 
 def test_what_would_not_help_here_is_not_advised() -> None:

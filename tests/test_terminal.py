@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from machine import children_of, until
+from machine import children_of, supervisor_of, until
 from nbcontain import __main__
 from nbcontain.errors import StoreError
 from nbcontain.store.layout import Layout
@@ -232,6 +232,18 @@ def test_ctrl_c_is_one_word_whatever_goes_on(
     assert capsys.readouterr() == ("", "Interrupted\n")
 
 
+def test_who_begins_it_without_standard_streams_has_none_and_no_error(root: Path, nbcontain: Nbcontain) -> None:
+    env = {**os.environ, "NBCONTAIN_ROOT": str(root)}
+
+    def run(words: str) -> subprocess.CompletedProcess[str]:
+        line = f"{sys.executable} -m nbcontain {words}"
+        return subprocess.run(line, shell=True, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+    for words in ("run --rm box echo hello >&-", "images >&-", "run --rm box echo hello <&- >&- 2>&-"):
+        done = run(words)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), words
+
+
 def test_ctrl_c_ends_an_attached_container_that_does_not_heed_it(nbcontain: Nbcontain, begins: Begins) -> None:
     running = begins("run", "--rm", "box", "sh", "-c", f"trap '' INT TERM; {PATIENT}")
     began = time.monotonic()
@@ -240,6 +252,28 @@ def test_ctrl_c_ends_an_attached_container_that_does_not_heed_it(nbcontain: Nbco
     assert running.returncode == 130
     assert time.monotonic() - began < 2
     assert nbcontain("ps", "-aq").stdout == ""
+
+
+def test_who_answers_the_calls_of_further_programs_is_reaped_with_them(nbcontain: Nbcontain) -> None:
+    """Each has an answerer of its own: of a check every second there would be thousands in an hour."""
+    rung = "chroot" if os.geteuid() == 0 else "userns-chroot"
+    assert nbcontain("run", "-d", "--isolation", rung, "--name", "one", "box", "sleep", "60").returncode == 0
+    supervisor = supervisor_of(int(nbcontain("inspect", "-f", "{{.State.Pid}}", "one").stdout))
+    for _ in range(3):
+        assert nbcontain("exec", "one", "true").returncode == 0
+    until(lambda: "Z" not in children_of(supervisor).values(), 5)
+    nbcontain("rm", "-f", "one")
+
+
+def test_with_init_orphans_are_reaped_where_there_is_no_namespace_of_processes_either(nbcontain: Nbcontain) -> None:
+    rung = "chroot" if os.geteuid() == 0 else "userns-chroot"
+    made = "for i in 1 2 3; do sh -c 'sleep 0.1 &'; done; exec sleep 60"
+    nbcontain("run", "-d", "--init", "--isolation", rung, "--name", "one", "box", "sh", "-c", made)
+    init = int(nbcontain("inspect", "-f", "{{.State.Pid}}", "one").stdout)
+    time.sleep(0.5)
+    for parent in (init, supervisor_of(init)):
+        until(lambda parent=parent: "Z" not in children_of(parent).values(), 5)  # type: ignore[misc]
+    nbcontain("rm", "-f", "one")
 
 
 def test_signals_go_to_the_program(nbcontain: Nbcontain, begins: Begins) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from operator import attrgetter
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,8 @@ from nbcontain.commands import parse_words
 from nbcontain.display.values import Verdict
 from nbcontain.engine import Engine
 from nbcontain.errors import UsageError, together
+from nbcontain.events import Started
+from nbcontain.task import Task
 
 VERBS: dict[str, tuple[str, str]] = {
     "image pull x": ("pull x", "registry.pull"), "image push x": ("push x", "registry.push"),
@@ -78,3 +81,12 @@ def test_what_does_not_exist_is_no_error_but_an_exit_status(engine: Engine, grou
 def test_a_cell_shows_what_was_done_before_what_went_wrong() -> None:
     error = together([UsageError("the first"), UsageError("the second")], ["one", "two"])
     assert error._render_traceback_() == ["one", "two", "UsageError: the first", "UsageError: the second"]
+
+
+@pytest.mark.parametrize("line", ["container stop a b", "container rm a b", "container pause a b"])
+def test_what_is_asked_of_containers_says_what_it_does_while_it_does_it(engine: Engine, line: str) -> None:
+    """One that does not heed its signal has ten seconds: a card says so."""
+    command, words = parse_words(*line.split(maxsplit=1)[:1], line.split()[1:])
+    task: Task[Any] = command.function(engine, words).task  # type: ignore[attr-defined]
+    task.wait()
+    assert Started(line.split()[1], line.removeprefix("container ")) in [each.event for each in task.journal.read()]

@@ -97,9 +97,8 @@ def compose_up(engine: Engine, words: UpWords) -> InProgress[Any]:
         return compose_table(engine, project.name, bring_up(emit))
 
     def attached(emit: Emit) -> Table:
-        containers = bring_up(emit)
         try:
-            with closing(_followed(containers, tail=None)) as records:
+            with closing(_followed(bring_up(emit), tail=None)) as records:
                 for record in records:
                     emit(record.event)
         except Cancelled:
@@ -110,7 +109,7 @@ def compose_up(engine: Engine, words: UpWords) -> InProgress[Any]:
     leaves = words.detach or words.wait or words.no_start
     task = Task(f"up {project.name}", detached if leaves else attached)
     task.on_cancel(is_over.set)
-    return InProgress(task, "up" if leaves else "exec")
+    return InProgress(task, "up") if leaves else InProgress(task, "run", stops=f"the containers of {project.name}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,8 @@ def _on_each(
     name = engine.compose.name(words.source)
 
     def body(emit: Emit) -> Lines:
-        return Lines(tuple(engine.compose.each(name, words.services, act, last_first=last_first)))
+        with scope(emit, verb, f"{verb} {name}"):
+            return Lines(tuple(engine.compose.each(name, words.services, act, last_first=last_first)))
 
     return InProgress(Task(f"{verb} {name}", body), "work")
 

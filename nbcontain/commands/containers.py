@@ -14,7 +14,7 @@ from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.values import Document, InProgress, Interactive, Lines
 from nbcontain.display.words import ago, brief, command_line, count, size
 from nbcontain.errors import AmbiguousContainer, ContainerNotFound, UsageError
-from nbcontain.events import Emit
+from nbcontain.events import Emit, scope
 from nbcontain.exchange import Exchange
 from nbcontain.filters import CONTAINERS
 from nbcontain.inspection import container_document
@@ -221,7 +221,8 @@ def on_each(
         return [name]
 
     def body(emit: Emit) -> Lines | None:
-        done = of_each(names, one, side_by_side=side_by_side)
+        with scope(emit, verb, f"{verb} {' '.join(names)}"):
+            done = of_each(names, one, side_by_side=side_by_side)
         return Lines(done) if done else None
 
     return InProgress(Task(verb, body), "work", goes_on=True)

@@ -148,7 +148,10 @@ def run_picture(
     if root.is_finished and root.detail:
         about.append(one_line(root.detail))
     endings = _endings(root)
-    body = html.notes((), endings) + html.facts(facts) + html.notes(_notices(root))
+    # What was remarked on the way to it is nobody's, since nothing had begun yet.
+    before = view.tasks.get("", root)
+    remarked = [*(_notices(before) if before is not root else ()), *_notices(root)]
+    body = html.notes((), endings) + html.facts(facts) + html.notes(remarked)
     if not root.is_finished:
         body += _steps_table(view, root, now) if view.children(root.task) else ""
     text = " · ".join(str(part) for part in (f"{word} {name}".strip(), *about) if part)

@@ -49,6 +49,8 @@ class InProgress(Generic[T]):
     """What its card says before anything is known of it: a name, and small print. Else the task's name is all."""
     goes_on: bool = False
     """Whoever is interrupted need not wait for it: what was asked of containers they do by themselves."""
+    stops: str = ""
+    """What it stops when it is interrupted, one after the other: that is waited for, however long it takes."""
     display: str = ""
     """How it is to be shown, where that was asked for: card, html, plain, or rawjson (events, one a line)."""
 

@@ -36,6 +36,8 @@ _OLD_NAMES = {"io": "blkio"}
 """Of controllers of version 2."""
 _GROUP = "as root, or as a user whose session has a group of its own (systemd's Delegate=yes)"
 _HINT = f"start it without the limit; or {_GROUP}"
+_HINT_INSIDE = "start it without the limit; or on a machine, or in a container that is privileged"
+"""Where not even root may."""
 
 
 # --- where groups are -----------------------------------------------------------------------------
@@ -349,10 +351,10 @@ class Group:
     def _second(self, controller: str) -> Path:
         if not self._tree.has_second(controller) or self._tree.second is None:
             group = self._tree.second
-            why = f"{group or 'no group'} has been handed over to this user without it"
+            why, hint = f"{group or 'no group'} has been handed over to this user without it", _HINT
             if group is not None and not os.access(group, os.W_OK):
-                why = f"{group} is nobody's here to write to"
-            raise SetupFailed(f"nothing here can limit it: there is no controller {controller}", why=why, hint=_HINT)
+                why, hint = f"{group} is nobody's here to write to", _HINT_INSIDE
+            raise SetupFailed(f"nothing here can limit it: there is no controller {controller}", why=why, hint=hint)
         for number in range(len(self._parts)):
             part = self._tree.second.joinpath(*self._parts[:number])
             part.mkdir(exist_ok=True)

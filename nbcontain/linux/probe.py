@@ -29,6 +29,7 @@ NOT_FOR_USERS = "kernel.unprivileged_userns_clone is 0"
 NO_MORE = "user.max_user_namespaces is reached"
 IN_CHROOT = "a process in a chroot may make none"
 FILTERED = "a filter of calls (seccomp), as containers have it, lies around this place"
+NO_MOUNTS = "a security module (AppArmor, SELinux), as containers have it, refuses mounts"
 NO_GAIN = "newuidmap would have to gain privileges, and nothing here may (no_new_privs)"
 NO_SYSTEMD = "no systemd runs here"
 NOT_TRACED = "nor may programs be traced here (ptrace), without which it does nothing"
@@ -74,16 +75,14 @@ def main(words: list[str]) -> None:
 
 def _of_user_namespaces(ok: bool, why: str) -> Answer:
     """Who refuses them, where the kernel's word for it says nothing: each takes something else to be changed."""
-    if why == os.strerror(errno.ENOSPC):
-        return ok, f"{why}: {NO_MORE}"
     if why != os.strerror(errno.EPERM):
-        return ok, why
+        known = {os.strerror(errno.ENOSPC): NO_MORE, f"/: {os.strerror(errno.EACCES)}": NO_MOUNTS}
+        return ok, f"{why}: {known[why]}" if why in known else why
     if _text("/proc/sys/kernel/unprivileged_userns_clone").strip() == "0":
         return ok, f"{why}: {NOT_FOR_USERS}"
     if is_chroot(_text("/proc/self/mountinfo")):
         return ok, f"{why}: {IN_CHROOT}"
-    is_filtered = "\nSeccomp:\t2\n" in _text("/proc/self/status")
-    return ok, f"{why}: {FILTERED}" if is_filtered else why
+    return ok, f"{why}: {FILTERED}" if "\nSeccomp:\t2\n" in _text("/proc/self/status") else why
 
 
 def is_chroot(mountinfo: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -245,7 +246,7 @@ def built_in_id(name: str) -> str:
 
 def store_tag(root: str) -> str:
     """What the kernel objects of a store have in their names, so that two stores do not take each other's."""
-    return sha256(root.encode()).hexdigest()[:5]
+    return sha256(os.fsencode(root)).hexdigest()[:5]
 
 
 def bridge_name(tag: str, network_id: str) -> str:

@@ -87,4 +87,4 @@ def is_forgotten(lock: int) -> bool:
 
 def _be_called(directory: Path) -> None:
     """For whoever looks at the machine's processes."""
-    syscalls.overwrite_words(f"nbcontain-network {directory}".encode())
+    syscalls.overwrite_words(os.fsencode(f"nbcontain-network {directory}"))

@@ -24,6 +24,8 @@ from nbcontain.values import dataclass
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nbcontain.runtime.bundle import Bundle
 
 _LINKS = {"user": "user", "mount": "mnt"}
@@ -99,11 +101,14 @@ class Answers:
             raise error_of(answer)
 
 
-def fork_for(bundle: Bundle, spec: Spec, pidfd: int = -1) -> Channel | FileIO | None:
+def fork_for(
+    bundle: Bundle, spec: Spec, pidfd: int = -1, tell: Callable[[int], object] = lambda pid: None
+) -> Channel | FileIO | None:
     """Supervisor: an answerer for a program in the container that `pidfd` is; None where none is needed.
 
-    Without one it is for the container's first program, which says where it is. Gives the channel on which the program
-    is to introduce itself; where its calls are only pretended, the file that it is to write who it is to.
+    Without one it is for the container's first program, which says where it is. `tell` hears its pid: it ends when
+    nobody is left whose calls it could answer. Gives the channel on which the program is to introduce itself; where its
+    calls are only pretended, the file that it is to write who it is to.
     """
     words = bundle.info.answers.split()
     if not words:
@@ -133,7 +138,9 @@ def fork_for(bundle: Bundle, spec: Spec, pidfd: int = -1) -> Channel | FileIO | 
             answering.main, pidfd=pidfd, namespaces=flags, opened=opened, ledger_fd=ledger, lines=lines,
             makers_fd=makers, record=(directory_fd, name), library=spec.annotations.get(TRANSLATOR, ""),
         )  # fmt: skip
-        return stage.beside(body)
+        answerer = stage.attended(body)
+        tell(answerer.pid)
+        return answerer.channel
     finally:
         for fd in (ledger, makers, directory_fd, *opened.values()):
             if fd >= 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -134,6 +135,9 @@ def _fork_and_reap(channel: Channel, *, is_root: bool, whom: Callable[[int], int
     forwarded = set(range(1, 65)) - {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, 32, 33}
     signal.pthread_sigmask(signal.SIG_BLOCK, forwarded | {signal.SIGCHLD})
     _hide_reaper(is_root=is_root)
+    with suppress(OSError):
+        # Orphans are its own also where it is not the first of a namespace of processes; gVisor has no such word.
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     child = os.fork()
     if child == 0:
         os.setsid()

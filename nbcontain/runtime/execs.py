@@ -161,7 +161,7 @@ class Execs:
         try:
             if not rungs.named(self._bundle.info.rung).mounts:
                 root_fd = os.open(self._bundle.rootfs[0].source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            answered = answerers.fork_for(self._bundle, spec, self._pidfd)
+            answered = answerers.fork_for(self._bundle, spec, self._pidfd, self._follow)
             answers = answerers.Answers(
                 self._bundle.info.answers, self._bundle.answers(), answered.fileno() if answered else -1
             )
@@ -364,10 +364,14 @@ class Execs:
         known = {*self._withheld, *(each.pid for each in self._running.values())}
         for pid in starts.further_of(os.getpid()):
             if pid not in known:
-                pidfd = os.pidfd_open(pid)
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                self._running[pidfd] = _Exec(pid, pidfd, None, None)
-                self._poll.register(pidfd, select.POLLIN)
+                signal.pidfd_send_signal(self._follow(pid), signal.SIGKILL)
+
+    def _follow(self, pid: int) -> int:
+        """Somebody who is reaped, and of whom nobody wants to hear, as who answers calls. Gives the pidfd."""
+        pidfd = os.pidfd_open(pid)
+        self._running[pidfd] = _Exec(pid, pidfd, None, None)
+        self._poll.register(pidfd, select.POLLIN)
+        return pidfd
 
     def _hang_up(self, running: _Exec) -> None:
         """Nothing more is heard from it."""

@@ -173,11 +173,6 @@ def attended(body: Callable[[Channel], None]) -> Inside:
     return Inside(pid, ours)
 
 
-def beside(body: Callable[[Channel], None]) -> Channel:
-    """The same, where nobody asks for its pid: gives the channel whose other end it has."""
-    return attended(body).channel
-
-
 def run(body: Callable[[], None], channel: Channel | None = None) -> NoReturn:
     """Any forked process: run `body` and end, without Python's farewell, which would touch what the parent shares.
 

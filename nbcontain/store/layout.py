@@ -61,7 +61,7 @@ class Layout:
             return cls(Path(home).absolute() / ".local/share/nbcontain")
         raise StoreError(
             "there is no place to keep images and containers",
-            why="neither HOME nor NBCONTAIN_ROOT is set",
+            why="neither HOME nor NBCONTAIN_ROOT is set, and the account has no home",
             hint="export NBCONTAIN_ROOT=/some/directory of yours",
         )
 

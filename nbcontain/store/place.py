@@ -46,7 +46,8 @@ def place(environ: Mapping[str, str], uid: int) -> Place:
 
     Raises StoreError where nobody says where it is to be.
     """
-    usual = Layout.default(environ, is_root=uid == 0)
+    known = environ if environ.get("HOME") else {**environ, "HOME": _home_of(uid)}
+    usual = Layout.default(known, is_root=uid == 0)
     return Place(usual) if environ.get("NBCONTAIN_ROOT") else unless_networked(usual, uid, OF_THIS_MACHINE)
 
 
@@ -71,6 +72,16 @@ def refuse_anothers(layout: Layout) -> None:
         f"{layout.root} is another user's directory", why=f"it belongs to the user with number {owner}",
         hint="Set NBCONTAIN_ROOT to a directory of yours; one in that can be.",
     )  # fmt: skip
+
+
+def _home_of(uid: int) -> str:
+    """What the account says, as for services, which have no variable of it; "" where there is none."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_dir
+    except KeyError:
+        return ""
 
 
 def unless_networked(usual: Layout, uid: int, disks: tuple[str, ...]) -> Place:

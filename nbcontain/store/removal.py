@@ -42,19 +42,36 @@ class Aside:
 
 
 def set_aside(path: Path, tmp: Path) -> Aside:
-    """Rename what is at `path` into the directory `tmp`, unsynced. Raises FileNotFoundError if nothing is there."""
+    """Rename what is at `path` into the directory `tmp`, unsynced. Raises FileNotFoundError if nothing is there.
+
+    What cannot be renamed is gone then.
+    """
     fd = -1
     with suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     aside = Aside(tmp / f".tmp-{os.urandom(8).hex()}", fd)
     try:
-        files.move(path, aside.path)
+        try:
+            files.move(path, aside.path)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            _remove_where_it_is(path)
     except BaseException:
         if fd >= 0:
             os.close(fd)
         raise
     return aside
+
+
+def _remove_where_it_is(path: Path) -> None:
+    """What an overlay cannot rename: a directory of its lower layer, in a store that came in an image of others."""
+    # What says that it is whole goes first: a crash in between leaves what nobody takes for that.
+    with os.scandir(path) as entries:
+        for name in [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]:
+            files.unlink(path / name)
+    remove_tree(path)
 
 
 # --- trees ---------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nbcontain.display import text
-from nbcontain.display.pictures import steps_picture
+from nbcontain.display.pictures import run_picture, steps_picture
 from nbcontain.display.view import View, update
 from nbcontain.events import Event, Finished, Notice, Output, Record, Started
 
@@ -81,3 +81,13 @@ def test_what_all_steps_said_together_is_no_more_than_a_saved_log() -> None:
     live, _ = folded([Started("build", "build x"), *steps])
     body = steps_picture(live, 99.0).body
     assert body.count("x" * 400) == 10 and len(body) < 12_000 and "90 earlier lines" in body
+
+
+def test_what_was_remarked_before_a_program_began_is_on_its_card() -> None:
+    said = Notice("", "Published ports are discarded when using host network mode")
+    program = Started("c", "web"), Output("c", "stdout", b"up"), Notice("c", "more"), Finished("c", "done")
+    view = View()
+    for time, event in enumerate((said, *program)):
+        view = update(view, Record(float(time), event))
+        assert run_picture(view, float(time)).body.count("are discarded") == 1
+    assert "more" in run_picture(view, 9.0).body

@@ -241,6 +241,7 @@ def test_a_group_that_cannot_be_written_to_was_handed_over_to_nobody(tmp_path: P
     with pytest.raises(SetupFailed) as told:
         Group(Tree({}, tmp_path / "gone"), "one").limit(Limits(memory=64 * MIB))
     assert told.value.why == f"{tmp_path}/gone is nobody's here to write to"
+    assert "privileged" in told.value.hint and "as root" not in told.value.hint, "root is told so, too"
 
 
 def test_others_groups_are_below_the_highest_that_was_handed_over(tmp_path: Path) -> None:

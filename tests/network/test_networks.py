@@ -23,6 +23,7 @@ import needs
 from lan import HOME, Lan, picture
 from machine import Machine, assert_on_this_machines_network, murderous, network_processes, said, until
 from nbcontain.commands.table import parse_words
+from nbcontain.engine import Engine
 from nbcontain.errors import (
     AddressesExhausted,
     AddressTaken,
@@ -598,8 +599,6 @@ def test_python_has_docker_pys_verbs_for_networks(machine: Machine) -> None:
 
 
 def test_two_stores_do_not_touch_each_others(machine: Machine, lan: Lan, tmp_path: Path) -> None:
-    from nbcontain.engine import Engine
-
     machine.start(WAIT, name="mine")
     with Engine(tmp_path / "other") as other:
         other.networks.create(NetworkRequest(name="lab"))
@@ -636,6 +635,13 @@ def test_a_store_that_is_used_from_two_network_namespaces_has_a_worker_in_each(m
     until(is_alone)
     until(lambda: not {*others} & network_processes(machine.engine.layout.root).keys())
     assert picture() == before and "hello" in fetch("http://127.0.0.1:8080/")
+
+
+def test_a_store_has_networks_whatever_bytes_its_path_is_of(lan: Lan, tmp_path: Path) -> None:
+    with Engine(tmp_path / os.fsdecode(b"h\xe4us")) as other:
+        other.networks.create(NetworkRequest(name="lab"))
+        assert "lab" in [each.name for each in other.networks.all()]
+        other.networks.remove("lab")
 
 
 def test_whatever_is_killed_whenever_one_settling_leaves_nothing(machine: Machine, lan: Lan) -> None:

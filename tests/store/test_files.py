@@ -28,6 +28,33 @@ def test_a_twin_that_was_quicker_is_left_alone(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "published") == ["published"]
 
 
+def test_what_came_in_an_image_of_another_engine_is_taken_away_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Directories of an overlay's lower layer cannot be renamed: a store that a RUN of docker's made has them."""
+    gone: list[str] = []
+
+    def rename(source: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source, None, target)
+
+    def unlink(path: str | bytes, *, dir_fd: int | None = None, into: object = os.unlink) -> None:
+        gone.append(Path(os.fsdecode(path)).name)
+        into(path, dir_fd=dir_fd)  # type: ignore[operator]
+
+    layer, tmp = tmp_path / "layer", tmp_path / "tmp"
+    (layer / "fs" / "etc").mkdir(parents=True)
+    tmp.mkdir()
+    for name in ("fs/etc/hosts", "synced", "parent"):
+        (layer / name).touch()
+    monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.setattr(os, "unlink", unlink)
+    aside = removal.set_aside(layer, tmp)
+    assert not layer.exists()
+    assert gone[-1] == "hosts", "what says that it is whole goes before what it is"
+    aside.remove(removal.remove_tree)
+    assert list(tmp.iterdir()) == []
+
+
 def test_sweeping_leaves_what_somebody_makes_and_takes_what_nobody_does(tmp_path: Path) -> None:
     program = (
         "import os, sys, pathlib; from nbcontain.store import files\n"

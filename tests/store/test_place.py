@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -147,3 +148,11 @@ def test_no_command_works_in_another_users_store(
     monkeypatch.setattr(os, "getuid", lambda: 1234)
     assert main(verb.split()) == 1
     assert "is another user's directory" in capsys.readouterr().err and os.listdir(tmp_path) == []
+
+
+def test_who_has_no_variable_of_a_home_has_the_one_of_the_account() -> None:
+    """As in a service, or with `env -i`."""
+    account = pwd.getpwuid(1)
+    assert place({}, account.pw_uid).layout.root == Path(account.pw_dir, ".local/share/nbcontain")
+    with pytest.raises(StoreError, match="no place"):
+        place({}, 1_000_650_000)

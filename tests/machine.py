@@ -160,7 +160,8 @@ def network_processes(root: Path) -> dict[int, str]:
     found = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            name, _, words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode().partition(" ")
+            line = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0")
+            name, _, words = line.decode(errors="replace").partition(" ")
             if name == "nbcontain-network" and words.startswith(f"{root}/"):
                 found[int(pid)] = words.rpartition("/")[2]
     return found

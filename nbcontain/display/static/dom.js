@@ -47,19 +47,20 @@ function patch(from, to) {
   for (const spare of olds.slice(news.length)) spare.remove();
 }
 
-// A card ends as HTML in its place, in which everything is folded: what somebody opened is opened there again. Given are
-// the summaries that were open, the card, and what it lay in, from the inside out.
+// A card ends as HTML in its place, perhaps after a still view of its own, and in both everything is folded: what somebody
+// opened is opened there again, once. Given are the summaries that were open, the card, and what it lay in, from the inside out.
 function reopen(summaries, card, around) {
-  const place = around.find((node) => node.isConnected);
+  const place = around.findLast((node) => node.isConnected), known = new WeakSet();
   if (!place || !summaries.size) return;
   const open = () => {
-    const found = [...place.querySelectorAll('.nbc details > summary')]
-      .filter((node) => !card.contains(node) && summaries.has(node.textContent));
-    for (const node of found) node.parentElement.open = true;
-    return found.length > 0;
+    for (const node of place.querySelectorAll('.nbc details > summary')) {
+      if (card.contains(node) || known.has(node) || !summaries.has(node.textContent)) continue;
+      known.add(node);
+      node.parentElement.open = true;
+    }
   };
-  if (open()) return;
-  const watch = new MutationObserver(() => { if (open()) watch.disconnect(); });
+  open();
+  const watch = new MutationObserver(open);
   watch.observe(place, { childList: true, subtree: true });
   setTimeout(() => watch.disconnect(), 5000);
 }

@@ -69,6 +69,8 @@ def test_nothing_stands_in_the_way_in_light_and_dark_and_nothing_sticks_out(open
     for name in ("what stands in the way", "mounts"):
         lab.card(5).get_by_text(name).first.click()
     expect(lab.output(6).frame_locator("iframe").frame_locator("iframe").locator("body")).to_contain_text("hi")
+    # xterm.js draws what is in sight.
+    lab.output(7).locator(".xterm").scroll_into_view_if_needed()
     expect(lab.output(7).locator(".xterm-rows")).to_contain_text("#")
     for theme in ("light", "dark"):
         lab.theme(theme)
@@ -98,6 +100,8 @@ def test_in_colours_of_the_users_own_what_is_chosen_and_how_much_it_is_are_still
 def test_what_the_keyboard_has_reached_has_a_ring_of_the_cards(open_lab: OpenLab) -> None:
     lab = open_lab(*CELLS)
     lab.run_all()
+    # xterm.js draws what is in sight.
+    lab.output(7).locator(".xterm").scroll_into_view_if_needed()
     expect(lab.output(7).locator(".xterm-rows")).to_contain_text("#")
     reached = [each for number in range(1, len(CELLS)) for each in lab.page.evaluate(RINGS, number)]
     assert len(reached) > 30

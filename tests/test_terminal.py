@@ -421,6 +421,22 @@ def test_what_cannot_be_said_at_the_end_is_told() -> None:
     assert b"No space left on device" in done.stderr
 
 
+def test_a_tree_of_many_directories_is_made_where_few_files_may_be_open(root: Path, tmp_path: Path) -> None:
+    for number in range(150):
+        (tmp_path / f"d{number}").mkdir()
+        (tmp_path / f"d{number}" / "file").write_text("x")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+    few = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", sys.executable, "-m", "nbcontain"]
+    env = {**os.environ, "NBCONTAIN_ROOT": str(root)}
+    for words in (["build", "-t", "many", str(tmp_path)], ["cp", "many:/", str(tmp_path / "out")]):
+        if words[0] == "cp":
+            made = subprocess.run([*few, "create", "many", "x"], env=env, capture_output=True, text=True, check=True)
+            words[1] = made.stdout.strip() + ":/"
+        done = subprocess.run([*few, *words], env=env, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+    assert len([*(tmp_path / "out").glob("d*/file")]) == 150
+
+
 def test_a_full_standard_output_is_one_line(nbcontain: Nbcontain, root: Path) -> None:
     env = {**os.environ, "NBCONTAIN_ROOT": str(root)}
     for words in (["images"], ["version"], ["save", "box"]):

@@ -11,12 +11,13 @@ from collections.abc import Callable
 
 from nbcontain.store import files, tar
 from nbcontain.store.metadata import Metadata
+from nbcontain.store.open_directories import open_at_a_time
 
 Data = memoryview | tar.Reader
 Plain = Callable[[tar.Reader, list["tuple[tar.Entry, memoryview]"], Callable[[], None]], None]
 _NewFile = tuple[int, Data, bytes, bytes, tar.Entry]
 _MANY = 64
-"""So many are open at a time."""
+"""So many are open at a time, where a process may have more."""
 
 
 def in_batches(
@@ -60,11 +61,12 @@ class NewFiles:
     def __init__(self, metadata: Metadata) -> None:
         self._metadata = metadata
         self._open: list[_NewFile] = []
+        self._many = open_at_a_time(_MANY)
 
     def take(self, fd: int, data: Data, path: bytes, leaf: bytes, entry: tar.Entry) -> None:
         """Have this data in it, which stays as it is until the next `finish`, and what the entry says of it."""
         self._open.append((fd, data, path, leaf, entry))
-        if len(self._open) >= _MANY:
+        if len(self._open) >= self._many:
             self.finish()
 
     def finish(self) -> None:

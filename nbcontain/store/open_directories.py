@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from nbcontain.linux.directories import open_directory
 from nbcontain.store.whiteouts import is_whiteout, join
 
 LEAF_BYTES = 255
-MANY = 128
+_MANY = 128
 _SYMLINK_HOPS = 40
 _STEPS, _STEPS_OF_ONE = 2_000_000, 64
 """So many directories an archive may go through in all, beyond so many for each that it names: an honest tree is some
@@ -21,6 +22,11 @@ _STEPS_TO_MAKE, _LINK_BYTES_OF_ONE = 16, 64
 
 Opened = tuple[int, bytes]
 """The fd of a directory, and its path with symlinks resolved: relative bytes without `.` and `..`, b"" is the root."""
+
+
+def open_at_a_time(most: int) -> int:
+    """So many, or a quarter of what this process may have open."""
+    return min(most, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 
 
 class OpenDirectories:
@@ -42,6 +48,7 @@ class OpenDirectories:
         self._leaving = leaving
         self._open: dict[bytes, Opened] = {}
         """By the path as asked for."""
+        self.many = open_at_a_time(_MANY)
         self._steps, self._free = _STEPS, 0
         self.spelled: dict[bytes, Opened] = {}
         """By what stands before the last slash of a member's name, as it stands there."""
@@ -57,7 +64,7 @@ class OpenDirectories:
 
     def make_room(self) -> None:
         """Forget them if they are many; to be called where none of them is in use."""
-        if max(len(self._open), len(self.spelled)) >= MANY:
+        if max(len(self._open), len(self.spelled)) >= self.many:
             self.forget()
 
     def at(self, parts: list[bytes], asked: bytes, *, make: bool = True) -> Opened:

@@ -14,7 +14,7 @@ from nbcontain.store.compression import uncompressed
 from nbcontain.store.inventory import Recorder
 from nbcontain.store.metadata import Metadata
 from nbcontain.store.new_files import Data, NewFiles, in_batches
-from nbcontain.store.open_directories import LEAF_BYTES, MANY, OpenDirectories, parted, split
+from nbcontain.store.open_directories import LEAF_BYTES, OpenDirectories, parted, split
 from nbcontain.store.owners import Ledger
 from nbcontain.store.seams import Seams
 from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, is_whiteout, join, opaque_xattr
@@ -432,8 +432,7 @@ class Target:
             for _, fd in way:
                 os.close(fd)
 
-    @staticmethod
-    def _at(path: bytes, way: list[tuple[bytes, int]]) -> int:
+    def _at(self, path: bytes, way: list[tuple[bytes, int]]) -> int:
         """A directory by its resolved path, no symlink on the way; `way` are directories on the way to the last one.
 
         They are left open for the next one, but for some of very many. Raises what opening them raises.
@@ -445,6 +444,6 @@ class Target:
             fd = open_directory(part, fd)
             above = join(above, part)
             way.append((above, fd))
-            if len(way) > MANY:
+            if len(way) > self._opened.many:
                 os.close(way.pop(1)[1])
         return fd

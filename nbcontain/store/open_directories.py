@@ -12,7 +12,7 @@ from nbcontain.linux.directories import open_directory
 from nbcontain.store.whiteouts import is_whiteout, join
 
 LEAF_BYTES = 255
-_MANY = 128
+MANY = 128
 _SYMLINK_HOPS = 40
 _STEPS, _STEPS_OF_ONE = 2_000_000, 64
 """So many directories an archive may go through in all, beyond so many for each that it names: an honest tree is some
@@ -48,7 +48,7 @@ class OpenDirectories:
         self._leaving = leaving
         self._open: dict[bytes, Opened] = {}
         """By the path as asked for."""
-        self.many = open_at_a_time(_MANY)
+        self.many = open_at_a_time(MANY)
         self._steps, self._free = _STEPS, 0
         self.spelled: dict[bytes, Opened] = {}
         """By what stands before the last slash of a member's name, as it stands there."""

@@ -133,10 +133,11 @@ with Engine(sys.argv[1]) as engine:
                 assert not act(), act
         assert held.status == "lost", held.status
         engine.remove_container(engine.container("old"), force=True)
-        assert [each.poll() for each in victims] == [None, None], number
+        ends = [each.poll() for each in victims]
+        assert ends == [None, None], (number, ends, [each.pid for each in victims], pid, supervisor)
         for each in victims:
             state = Path(f"/proc/{each.pid}/stat").read_text().rpartition(")")[2].split()[0]
-            assert state == "S", state
+            assert state in "SR", state  # on a busy machine it may still be beginning
             each.kill()
             each.wait()
 assert missed < wanted, "no pid could be taken"

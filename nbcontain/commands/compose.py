@@ -65,15 +65,20 @@ def profiles_of(engine: Engine, words: ComposeWords) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
-class UpWords(ServiceWords):
-    detach: bool = option("-d", "--detach", help="leave them running and return")
+class CreateWords(ServiceWords):
     build: bool = option("--build", help="build images before, also those that are here")
     force_recreate: bool = option("--force-recreate", help="make containers anew, though nothing changed")
     no_recreate: bool = option("--no-recreate", help="leave those that are there, though something changed")
-    no_start: bool = option("--no-start", help="only create them")
     remove_orphans: bool = option("--remove-orphans", help="remove what the file does not have any more")
-    wait: bool = option("--wait", help="until those with a health check are healthy; implies -d")
     scale: tuple[str, ...] = option("--scale", help="so many containers of a service", metavar="SERVICE=NUMBER")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class UpWords(CreateWords):
+    detach: bool = option("-d", "--detach", help="leave them running and return")
+    no_start: bool = option("--no-start", help="only create them")
+    wait: bool = option("--wait", help="until those with a health check are healthy; implies -d")
 
 
 @command("compose", "up", "have a project's services run as its file says", UpWords)
@@ -110,16 +115,6 @@ def compose_up(engine: Engine, words: UpWords) -> InProgress[Any]:
     task = Task(f"up {project.name}", detached if leaves else attached)
     task.on_cancel(is_over.set)
     return InProgress(task, "up") if leaves else InProgress(task, "run", stops=f"the containers of {project.name}")
-
-
-@dataclass(frozen=True, kw_only=True)
-@with_defaults
-class CreateWords(ServiceWords):
-    build: bool = option("--build", help="build images before, also those that are here")
-    force_recreate: bool = option("--force-recreate", help="make containers anew, though nothing changed")
-    no_recreate: bool = option("--no-recreate", help="leave those that are there, though something changed")
-    remove_orphans: bool = option("--remove-orphans", help="remove what the file does not have any more")
-    scale: tuple[str, ...] = option("--scale", help="so many containers of a service", metavar="SERVICE=NUMBER")
 
 
 @command("compose", "create", "make a project's containers, and start none", CreateWords)

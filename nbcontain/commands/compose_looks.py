@@ -12,20 +12,21 @@ from nbcontain.commands.compose_rows import TITLES, compose_row, compose_table
 from nbcontain.commands.events import EventsWords, events
 from nbcontain.commands.networks import PortWords, container_port
 from nbcontain.commands.resources import StatsWords, container_stats
-from nbcontain.commands.table import command
+from nbcontain.commands.rows import state_word
+from nbcontain.commands.table import FORMAT_HELP, command
 from nbcontain.commands.volumes import ListWords, volume_ls
 from nbcontain.compose import model
 from nbcontain.display.formats import Columns, Format
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Lines
 from nbcontain.display.words import ago, count, size
-from nbcontain.errors import UsageError
+from nbcontain.errors import BadReference, UsageError
+from nbcontain.oci.reference import Reference
 from nbcontain.options import argument, option, with_defaults
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
-    from nbcontain.handles import Container
 
 _STATES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
 
@@ -38,8 +39,7 @@ class PsWords(ServiceWords):
     only_services: bool = option("--services", help="only the services' names")
     status: tuple[str, ...] = option("--status", help=f"only those: {', '.join(_STATES)}", metavar="STATE")
     filters: tuple[str, ...] = option("--filter", help="status=STATE, which is --status", metavar="NAME=VALUE")
-    format: str = option("--format", help="a table of these columns, or a text for each: Go's templates, as docker's",
-                         metavar="table {{.Name}}…|json|TEMPLATE")  # fmt: skip
+    format: str = option("--format", help=FORMAT_HELP, metavar="table {{.Name}}…|json|TEMPLATE")
     no_trunc: bool = option("--no-trunc", help="ids and commands in full")
 
     @property
@@ -62,7 +62,7 @@ def compose_ps(engine: Engine, words: PsWords) -> Table | Lines | Columns:
     name = engine.compose.name(words.source)
     found = [
         each for each in engine.compose.containers(name, words.services, one_offs=words.all)
-        if not states or _state(each) in states
+        if not states or state_word(each, each.status) in states
     ]  # fmt: skip
     if words.quiet:
         return Lines(tuple(each.id for each in found))
@@ -71,12 +71,6 @@ def compose_ps(engine: Engine, words: PsWords) -> Table | Lines | Columns:
     if wanted.template is not None:
         return wanted.of([compose_row(engine, each, full=words.no_trunc) for each in found], TITLES, "containers")
     return compose_table(engine, name, found, full=words.no_trunc)
-
-
-def _state(container: Container) -> str:
-    """docker's word for it."""
-    status = container.status
-    return "dead" if status == "lost" else "paused" if status == "running" and container.is_paused else status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +89,7 @@ def compose_ls(engine: Engine, words: LsWords) -> Table | Lines:
         raise UsageError(f"compose ls --filter {words.filters[0]}: there is no such filter", hint="--filter name=shop")
     rows = []
     for name, containers in engine.compose.all().items():
-        states = Counter(map(_state, containers))
+        states = Counter(state_word(each, each.status) for each in containers)
         if all(part in name for part in parts) and (words.all or states["running"]):
             shown = states if words.all else {"running": states["running"]}
             status = ", ".join(f"{state}({number})" for state, number in sorted(shown.items()))
@@ -135,9 +129,7 @@ def compose_images(engine: Engine, words: ImagesWords) -> Table | Lines:
         return Lines(tuple(dict.fromkeys(each.info.image_id.partition(":")[2] for each, _ in found)))
     rows = []
     for each, image in found:
-        repository, _, tag = each.image.partition("@")[0].rpartition(":")
-        if not repository or "/" in tag:
-            repository, tag = each.image.partition("@")[0], "latest"
+        repository, tag = _named(each.image)
         platform = str(image.config.platform) if image is not None else ""
         rows.append((
             each.name, repository, tag, platform, each.info.image_id, image.size_bytes if image is not None else 0,
@@ -152,6 +144,15 @@ def compose_images(engine: Engine, words: ImagesWords) -> Table | Lines:
         Column("CREATED", ago),
     )  # fmt: skip
     return Table(columns, tuple(rows), count(len(rows), "container"), "images")
+
+
+def _named(image: str) -> tuple[str, str]:
+    """An image's repository and tag, as docker compose shows them; what is an id has no tag."""
+    try:
+        reference = Reference.parse(image)
+    except BadReference:
+        return image, "<none>"
+    return reference.familiar_repository, reference.tag or "<none>"
 
 
 @command("compose", "top", "the processes of a project's containers", ServiceWords)
@@ -187,8 +188,7 @@ def compose_port(engine: Engine, words: ComposePortWords) -> object:
 @with_defaults
 class ComposeStatsWords(ServiceWords):
     all: bool = option("-a", "--all", help="those that do not run, too")
-    format: str = option("--format", help="a table of these columns, or a text for each: Go's templates, as docker's",
-                         metavar="table {{.Name}}…|json|TEMPLATE")  # fmt: skip
+    format: str = option("--format", help=FORMAT_HELP, metavar="table {{.Name}}…|json|TEMPLATE")
     no_stream: bool = option("--no-stream", help="one look, and no more")
     no_trunc: bool = option("--no-trunc", help="ids in full")
 
@@ -210,8 +210,7 @@ def compose_stats(engine: Engine, words: ComposeStatsWords) -> object:
 @with_defaults
 class VolumesWords(ComposeWords):
     quiet: bool = option("-q", "--quiet", help="only names")
-    format: str = option("--format", help="a table of these columns, or a text for each: Go's templates, as docker's",
-                         metavar="table {{.Name}}…|json|TEMPLATE")  # fmt: skip
+    format: str = option("--format", help=FORMAT_HELP, metavar="table {{.Name}}…|json|TEMPLATE")
 
 
 @command("compose", "volumes", "list a project's volumes", VolumesWords)

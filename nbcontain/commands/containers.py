@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from nbcontain import detach_keys as keys
 from nbcontain.commands.images import inspected
 from nbcontain.commands.rows import CONTAINER_TITLES, condition, container_row
-from nbcontain.commands.table import Names, OneName, command, docker_line, of_each
+from nbcontain.commands.table import FORMAT_HELP, Names, OneName, command, docker_line, of_each
 from nbcontain.display.formats import Format
 from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.values import Document, InProgress, Interactive, Lines
@@ -37,8 +37,7 @@ class PsWords:
     no_trunc: bool = option("--no-trunc", help="ids and commands in full")
     filters: tuple[str, ...] = option("-f", "--filter", help=f"only those: {', '.join(CONTAINERS)}",
                                       metavar="NAME=VALUE")  # fmt: skip
-    format: str = option("--format", help="a table of these columns, or a text for each: Go's templates, as docker's",
-                         metavar="table {{.ID}}…|json|TEMPLATE")  # fmt: skip
+    format: str = option("--format", help=FORMAT_HELP, metavar="table {{.ID}}…|json|TEMPLATE")
     last: int = option("-n", "--last", help="the last so many that were made, stopped ones too")
     latest: bool = option("-l", "--latest", help="the last one that was made")
     size: bool = option("-s", "--size", help="what each has written, and with its image's layers")

@@ -15,7 +15,7 @@ from nbcontain.commands.rows import (
     image_row,
     unique_bytes,
 )
-from nbcontain.commands.table import Names, command, docker_line, existence, of_each
+from nbcontain.commands.table import FORMAT_HELP, Names, command, docker_line, existence, of_each
 from nbcontain.display.formats import Format
 from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.template import Template
@@ -32,7 +32,6 @@ from nbcontain.values import dataclass, replace
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
 
-FORMAT_HELP = "a table of these columns, or a text for each: Go's templates, as docker's"
 _FORMAT = "table {{.ID}}…|json|TEMPLATE"
 
 

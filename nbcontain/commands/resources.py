@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from nbcontain.commands.containers import on_each
-from nbcontain.commands.table import Names, command
+from nbcontain.commands.table import FORMAT_HELP, Names, command
 from nbcontain.display.formats import Columns, Format, size_shown
 from nbcontain.display.table import Table
 from nbcontain.display.values import InProgress, Lines, Live
@@ -29,8 +29,7 @@ class StatsWords:
 
     names: tuple[str, ...] = argument(help="containers; all that run unless named", nargs="*", metavar="CONTAINER")
     all: bool = option("-a", "--all", help="those that do not run, too")
-    format: str = option("--format", help="a table of these columns, or a text for each: Go's templates, as docker's",
-                         metavar="table {{.Name}}…|json|TEMPLATE")  # fmt: skip
+    format: str = option("--format", help=FORMAT_HELP, metavar="table {{.Name}}…|json|TEMPLATE")
     no_stream: bool = option("--no-stream", help="one look, and no more")
     no_trunc: bool = option("--no-trunc", help="ids in full")
 

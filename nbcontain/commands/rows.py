@@ -58,6 +58,11 @@ def image_row(
     }
 
 
+def state_word(container: Container, status: str) -> str:
+    """docker's word for the state of a container of this status."""
+    return "dead" if status == "lost" else "paused" if status == "running" and container.is_paused else status
+
+
 def container_row(
     container: Container, status: str, state: State, size_bytes: tuple[int, int] | None, reach: tuple[str, str],
     *, full: bool,
@@ -77,7 +82,7 @@ def container_row(
         "CreatedAt": timestamp_shown(info.created),
         "RunningFor": since(info.created),
         "Ports": ports,
-        "State": "dead" if status == "lost" else "paused" if status == "running" and container.is_paused else status,
+        "State": state_word(container, status),
         "Status": status_shown(container, status, state),
         "Size": size,
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(info.labels.items())),

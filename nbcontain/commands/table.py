@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from nbcontain.display.values import Verdict
     from nbcontain.engine import Engine
 
+FORMAT_HELP = "a table of these columns, or a text for each: Go's templates, as docker's"
+
 
 @dataclass(frozen=True, slots=True)
 class Command:

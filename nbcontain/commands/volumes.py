@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from nbcontain.commands.images import inspected
-from nbcontain.commands.table import command, docker_line, existence, of_each
+from nbcontain.commands.table import FORMAT_HELP, command, docker_line, existence, of_each
 from nbcontain.display.formats import Format, size_shown
 from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.values import Confirm, Document, InProgress, Lines, Verdict
@@ -65,8 +65,7 @@ def _pair(text: str, flag: str) -> tuple[str, str]:
 class ListWords:
     quiet: bool = option("-q", "--quiet", help="only names")
     filters: tuple[str, ...] = option("-f", "--filter", help=f"only those: {', '.join(VOLUMES)}", metavar="NAME=VALUE")
-    format: str = option("--format", help="a table of these columns, or a text for each: Go's templates, as docker's",
-                         metavar="table {{.Name}}…|json|TEMPLATE")  # fmt: skip
+    format: str = option("--format", help=FORMAT_HELP, metavar="table {{.Name}}…|json|TEMPLATE")
     size: bool = option("-s", "--size", help="what each takes of the disk")
 
 

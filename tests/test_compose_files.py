@@ -277,16 +277,20 @@ def test_what_a_stranger_left_where_everybody_may_write_is_no_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else whoever is the first in /tmp has what they like started by who types `compose up` there, or below."""
-    (tmp_path / "below").mkdir()
-    tmp_path.chmod(0o1777)
-    (tmp_path / "compose.yaml").write_text("services: {mine: {image: a}}")
-    (tmp_path / "compose.override.yaml").write_text("services: {theirs: {image: '${WHAT:-none}'}}")
-    (tmp_path / ".env").write_text("WHAT=b")
+    # What lies above is found in its place: this too, since nobody knows what a machine's /tmp has.
+    (tmp_path / "compose.yaml").write_text("services: {above: {image: c}}")
+    os.chown(tmp_path / "compose.yaml", 1234, 1234)
+    everybodys = tmp_path / "everybodys"
+    (everybodys / "below").mkdir(parents=True)
+    everybodys.chmod(0o1777)
+    (everybodys / "compose.yaml").write_text("services: {mine: {image: a}}")
+    (everybodys / "compose.override.yaml").write_text("services: {theirs: {image: '${WHAT:-none}'}}")
+    (everybodys / ".env").write_text("WHAT=b")
     monkeypatch.setattr(os, "getuid", lambda: 1234)
-    monkeypatch.chdir(tmp_path / "below")
+    monkeypatch.chdir(everybodys / "below")
 
     def services(*others: str) -> list[str]:
-        for path in (*tmp_path.iterdir(), tmp_path / ".env"):
+        for path in everybodys.iterdir():
             os.chown(path, *[4321 if path.name in others else 1234] * 2)
         project, _ = read(Source(), {})
         return sorted(f"{each.name} {each.image}" for each in project.services)
@@ -294,5 +298,10 @@ def test_what_a_stranger_left_where_everybody_may_write_is_no_project(
     assert services() == ["mine a", "theirs b"]
     assert services(".env") == ["mine a", "theirs none"]
     assert services("compose.override.yaml") == ["mine a"]
+    assert services("compose.yaml") == ["above c"]
+
+
+def test_where_there_is_none_here_nor_above_one_is_told_what_was_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/proc/self/task")
     with pytest.raises(UsageError, match="there is no compose file here"):
-        services("compose.yaml")
+        read(Source(), {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from nbcontain.build.changed import changed
 from nbcontain.build.importer import Source, imported_image, told_of
 from nbcontain.errors import BadArchive, BadReference, ImageNotFound, StoreError, UsageError
 from nbcontain.events import Emit, Notice, Progress, scope
-from nbcontain.oci.image import Descriptor, History, Image, ImageConfig, Layer, Platform, timestamp
+from nbcontain.oci.image import Descriptor, History, Image, ImageConfig, Platform, timestamp
 from nbcontain.oci.indexes import entry_of, index_of
 from nbcontain.oci.platforms import choose, fits, require
 from nbcontain.oci.reference import Reference
@@ -24,7 +24,7 @@ from nbcontain.runtime.lifetimes import health_from
 from nbcontain.store import destinations
 from nbcontain.store.archive_reader import read_archive
 from nbcontain.store.archive_writer import Saved, layers_of, write_archive, write_directory
-from nbcontain.store.conversion import converted
+from nbcontain.store.conversion import converted, layer_step
 from nbcontain.store.early import Early
 from nbcontain.store.gc import sweep
 from nbcontain.store.layer_forms import Form
@@ -35,23 +35,6 @@ if TYPE_CHECKING:
     from nbcontain.engine import Engine
 
 _TOLD_BYTES = 8 << 20
-
-
-@contextmanager
-def layer_step(emit: Emit, layer: Layer) -> Iterator[Callable[[int], None]]:
-    """One layer of several, as a step of what goes on; what it gives hears of bytes."""
-    task = f"layer {layer.descriptor.digest.short}"
-    done = told = 0
-
-    def hear(size_bytes: int) -> None:
-        nonlocal done, told
-        done += size_bytes
-        if done - told >= _TOLD_BYTES:
-            told = done
-            emit(Progress(task, done))
-
-    with scope(emit, task, task, "build"):
-        yield hear
 
 
 class Archives:
@@ -205,7 +188,7 @@ class Archives:
 
         def body(emit: Emit) -> Image:
             with scope(emit, "build", f"convert {name}"), engine.store.shared():
-                made = converted(image, form, engine.store.blobs, partial(layer_step, emit), again=again)
+                made = converted(image, form, engine.store.blobs, partial(layer_step, emit, "build"), again=again)
                 images.prepare(made)
                 images.enter([(made, references)], instead_of=None if target else image.digest)
                 if made is not image:

@@ -228,7 +228,7 @@ class Engine:
     def registry(self) -> Registries:
         from nbcontain.registry.registries import Registries
 
-        return Registries(lambda: self.stacks, self.environ)
+        return Registries(lambda: self.stacks, self.environ, settled=lambda: self.housekeeping.collect(wait=False))
 
     def _remove_tree(self, path: Path) -> None:
         """Remove a directory whose files may belong to ids that only a container can name."""

@@ -84,14 +84,20 @@ class Images(Listing[Image]):
         found = [Image.held(each, engine) for each in api.shown(task, "pull")]
         return found if all_tags else found[0]
 
-    def push(self, repository: str, tag: str | None = None, *, to: str = "", all_tags: bool = False) -> Sent:
+    def push(
+        self, repository: str, tag: str | None = None, *, to: str = "", all_tags: bool = False,
+        preserve_digests: bool = False,
+    ) -> Sent:  # fmt: skip
         """Send an image or a manifest list to its registry, under its name or under `to`. Raises RegistryError.
 
-        With `all_tags` it is all that is here of a repository. Gives names and digests.
+        With `all_tags` it is all that is here of a repository. Layers that are plain tars are compressed before, here
+        as well, unless `preserve_digests` says not to. Gives names and digests.
         """
         if all_tags and (to or tag):
             raise UsageError("push: all tags of a repository, or one image")
-        task = self._engine().registry.push(named(repository, tag), to=to, all_tags=all_tags)
+        task = self._engine().registry.push(
+            named(repository, tag), to=to, all_tags=all_tags, preserve_digests=preserve_digests
+        )
         return api.shown(task, "push")
 
     def search_tags(self, name: str, limit: int = 0, last: str = "") -> builtins.list[str]:

@@ -160,9 +160,8 @@ class Manifests:
         What is said of an image beside it, as its provenance, is of the manifest that it had, and left out. Raises
         ImageNotFound for a list that is not here as a whole.
         """
-        from nbcontain.archives import layer_step
         from nbcontain.oci.attestations import is_attestation
-        from nbcontain.store.conversion import converted
+        from nbcontain.store.conversion import converted, layer_step
 
         engine = self._engine
         images = engine.store.images
@@ -175,7 +174,7 @@ class Manifests:
 
         def body(emit: Emit) -> ImageIndex:
             with scope(emit, "build", f"convert {name}"), engine.store.shared():
-                step = partial(layer_step, emit)
+                step = partial(layer_step, emit, "build")
                 made = [(entry, converted(each, form, engine.store.blobs, step, again=again)) for entry, each in whole]
                 changed = index
                 if any(image is not each for (_, image), (_, each) in zip(made, whole, strict=True)):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import random
 import resource
@@ -40,7 +42,17 @@ from nbcontain.errors import (
 )
 from nbcontain.oci import codec
 from nbcontain.oci.digest import DiffID, Digest, chain_ids
-from nbcontain.oci.image import Healthcheck, Image, ImageConfig, Index, Platform
+from nbcontain.oci.image import (
+    LAYER_TAR,
+    LAYER_TAR_GZIP,
+    LAYER_TAR_ZSTD,
+    Descriptor,
+    Healthcheck,
+    Image,
+    ImageConfig,
+    Index,
+    Platform,
+)
 from nbcontain.oci.indexes import ImageIndex, entry_of, index_of
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.generate import RunOptions
@@ -48,7 +60,7 @@ from nbcontain.runtime.launcher import Launcher
 from nbcontain.store import tar
 from nbcontain.store.archive_writer import CONTAINERD_NAME, OCI_LAYOUT, Saved
 from nbcontain.store.blobs import Blobs
-from nbcontain.store.layer_forms import form_of
+from nbcontain.store.layer_forms import PLAIN, form_of
 from nbcontain.store.layer_writer import layer_writer
 from registry.samples import image_of
 
@@ -96,6 +108,10 @@ def docker_archive(layer: bytes, tags: list[str] | None = None, **changes: Any) 
         "c0ffee.json": json.dumps(config).encode(),
         "manifest.json": json.dumps([entry]).encode(),
     }
+
+
+def zstd(data: bytes) -> bytes:
+    return b"".join(form_of("zstd").packer().pack(data))  # type: ignore[misc]
 
 
 LAYER = archive(member("hello", data=b"hello"))
@@ -527,8 +543,52 @@ def test_an_archive_of_an_older_docker_is_loaded(engine: Engine, archives: Archi
     [loaded] = load(archives, tmp_path, packed(docker_archive(LAYER, ["old:1"])))
     [layer] = loaded.image.layers
     assert engine.image("old:1").id == loaded.image.id
+    # As it came: a load compresses nothing.
+    assert layer.descriptor == Descriptor(LAYER_TAR, layer.diff_id, len(LAYER))
     assert layer.diff_id.hex == hashlib.sha256(LAYER).hexdigest()
     assert engine.store.snapshots.exists(loaded.image.chain_id)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("pack", "media_type"),
+    [
+        (gzip.compress, LAYER_TAR_GZIP),
+        (zstd, LAYER_TAR_ZSTD),
+        # No registry has a word for these.
+        (lzma.compress, LAYER_TAR),
+        (bz2.compress, LAYER_TAR),
+    ],
+    ids=["gzip", "zstd", "xz", "bzip2"],
+)  # fmt: skip
+@pytest.mark.parametrize("size", [10, 700_000])
+def test_a_layer_in_an_older_dockers_archive_is_called_what_it_is(
+    engine: Engine, archives: Archives, tmp_path: Path, pack: Callable[[bytes], bytes], media_type: str, size: int
+) -> None:
+    data = archive(member("file", data=random.Random(size).randbytes(size)))
+    files = docker_archive(data, ["it:1"])
+    files["abc/layer.tar"] = pack(data)
+    [loaded] = load(archives, tmp_path, packed(files))
+    [layer] = loaded.image.layers
+    stored = data if media_type == LAYER_TAR else files["abc/layer.tar"]
+    assert isinstance(stored, bytes)
+    assert layer.descriptor == Descriptor(media_type, Digest.of(stored), len(stored))
+    assert engine.anatomy.verify("it:1").result()
+
+
+def test_a_plain_layer_of_a_layout_keeps_its_digest_and_is_unpacked_while_it_is_read(
+    engine: Engine, archives: Archives, tmp_path: Path, unpackings: list[str]
+) -> None:
+    """As docker writes them from 25 on."""
+    add(engine, "app:1", random.Random(1).randbytes(3 << 20))
+    image = archives.convert("app:1", PLAIN).result()
+    archives.save(("app:1",), str(tmp_path / "out")).result()
+    forget(engine)
+    unpackings.clear()
+    archives.load(str(tmp_path / "out")).result()
+    assert engine.image("app:1").digest == image.digest
+    assert engine.image("app:1").manifest.layers[0].digest == image.layers[0].diff_id
+    assert unpackings.count("apply_tar") == 1
+    assert engine.anatomy.verify("app:1").result()
 
 
 def test_a_layer_that_is_a_link_to_another_is_followed_within_the_archive(archives: Archives, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from typing import cast
 
 from nbcontain.build.graph import Base, BuildGraph
@@ -19,8 +20,8 @@ from nbcontain.oci import codec
 from nbcontain.oci.image import Image, Layer
 from nbcontain.store import Store, tar
 from nbcontain.store.compression import uncompressed
-from nbcontain.store.conversion import converted
-from nbcontain.store.layer_forms import form_of
+from nbcontain.store.conversion import converted, layer_step
+from nbcontain.store.layer_forms import GZIP, form_of
 from nbcontain.store.layer_writer import layer_writer
 from nbcontain.store.tar_writing import header_of
 from nbcontain.values import replace
@@ -42,6 +43,9 @@ def finished(
         step = nullcontext(lambda size: emit(Progress("build", 0)))
         again = compression.level is not None
         image = converted(image, form, store.blobs, lambda layer: step, first=first, again=again)
+    elif any(each.push for each in outputs):
+        # As `push` does it: a base may have come in an archive of docker's.
+        image = converted(image, GZIP, store.blobs, partial(layer_step, emit, "build"), plain_only=True)
     if not annotations:
         return image
     manifest = replace(image.manifest, annotations={**image.manifest.annotations, **annotations})

@@ -47,6 +47,7 @@ class PushWords:
     to: str = argument(help="where it goes, if its name does not say it", nargs="?", default="", metavar="TO")
     all_tags: bool = option("-a", "--all-tags", help="all tags of the repository that are here")
     quiet: bool = option("-q", "--quiet", help="only the names at the end")
+    preserve_digests: bool = option("--preserve-digests", help="send layers that are not compressed as they are, too")
     disable_content_trust: bool = option("--disable-content-trust", help="docker's word; there is none of it here")
 
 
@@ -54,7 +55,9 @@ class PushWords:
 def image_push(engine: Engine, words: PushWords) -> InProgress[object]:
     if words.all_tags and words.to:
         raise UsageError("push: all tags of a repository, or one image to another name")
-    task = engine.registry.push(words.name, all_tags=words.all_tags, to=words.to)
+    task = engine.registry.push(
+        words.name, all_tags=words.all_tags, to=words.to, preserve_digests=words.preserve_digests
+    )
 
     def result(sent: tuple[tuple[Reference, object], ...]) -> object:
         return Lines(tuple(f"{name.familiar}@{digest}" if not words.quiet else name.familiar for name, digest in sent))

@@ -31,7 +31,9 @@ from nbcontain.registry.policies import policy_of
 from nbcontain.registry.pull import Kept, Pull
 from nbcontain.registry.push import Push
 from nbcontain.registry.wire import Wire
+from nbcontain.store.conversion import converted, layer_step
 from nbcontain.store.gc import sweep
+from nbcontain.store.layer_forms import GZIP
 from nbcontain.store.stacks import Stacks
 from nbcontain.task import Task
 from nbcontain.values import dataclass, field, replace
@@ -62,6 +64,8 @@ class Registries:
     stacks: Callable[[], Stacks]
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     patience: Patience = Patience()
+    settled: Callable[[], object] = lambda: None
+    """Called when something of the store may not be needed any more."""
 
     @cached_property
     def configuration(self) -> Configuration:
@@ -193,11 +197,13 @@ class Registries:
     # --- push ---
 
     def push(
-        self, name: str, *, all_tags: bool = False, to: str = ""
+        self, name: str, *, all_tags: bool = False, to: str = "", preserve_digests: bool = False
     ) -> Task[tuple[tuple[Reference, Digest], ...]]:
         """Send an image or a manifest list under its name, or all tags of a repository; or under the name `to`.
 
-        The task gives names and digests.
+        An image's layers that are plain tars, as docker's archives have them, are compressed before, and so it has
+        another digest from then on, here as there; with `preserve_digests` they are sent as they are, as are those of
+        a list, and of a name with a digest. The task gives names and digests.
         """
         reference = Reference.parse(name)
         images = self.stacks().store.images
@@ -218,7 +224,8 @@ class Registries:
         target = next(iter(chosen))
 
         def body(emit: Emit, wire: Wire) -> tuple[tuple[Reference, Digest], ...]:
-            return self._sent(target, tuple(chosen.items()), emit, wire)
+            packs = not preserve_digests and reference.digest is None
+            return self._sent(target, tuple(chosen.items()), emit, wire, packs=packs)
 
         return self._task(f"push {target.familiar}", body)
 
@@ -232,7 +239,7 @@ class Registries:
 
     def _sent(
         self, reference: Reference, images: Sequence[tuple[Reference, Image | ImageIndex]], emit: Emit, wire: Wire,
-        parent: str | None = None, attested: Attested | None = None,
+        parent: str | None = None, attested: Attested | None = None, *, packs: bool = False,
     ) -> tuple[tuple[Reference, Digest], ...]:  # fmt: skip
         store = self.stacks().store
         [endpoint] = self.configuration.places(reference, writing=True)
@@ -241,15 +248,37 @@ class Registries:
         sent = []
         with scope(emit, task, task, parent), store.shared():
             self._tell_troubles(task, emit, wire)
-            for each, image in images:
+            packed = partial(self._packed, emit=_struck(emit, wire), task=task) if packs else lambda image: image
+            distinct = {image.digest: image for _, image in images}
+            ready = {digest: packed(image) for digest, image in distinct.items()}
+            for each, given in images:
+                image = ready[given.digest]
                 push = Push(client, store, _struck(emit, wire), task)
                 digest = push.named(image, each, partial(self._sources, each), attested)
                 raw = image.raw_manifest if isinstance(image, Image) else image.raw
                 emit(Notice(task, f"{each.tag or '@'}: digest: {digest} size: {len(raw)}"))
                 sent.append((each, digest))
+        if any(image.digest != digest for digest, image in ready.items()):
+            self.settled()
         for each, _ in sent:
             store.tell("image", "push", each.familiar, {"name": each.familiar_repository})
         return tuple(sent)
+
+    def _packed(self, image: Image | ImageIndex, *, emit: Emit, task: str) -> Image | ImageIndex:
+        """An image without plain layers, which has the names of the one that it was."""
+        images, blobs = self.stacks().store.images, self.stacks().store.blobs
+        if isinstance(image, ImageIndex):
+            return image
+        step = partial(layer_step, emit, task, doing="compress")
+        made = converted(image, GZIP, blobs, step, plain_only=True)
+        if made is not image:
+            # A name with a digest stands for that manifest and no other.
+            own = [each for each in images.names(image.digest) if each.digest is None]
+            images.prepare(made)
+            images.enter([(made, own)], instead_of=image.digest)
+            emit(Notice(task, "layers that came as plain tars are compressed from now on, here as there",
+                        "--preserve-digests sends them as they are"))  # fmt: skip
+        return made
 
     def _sources(self, target: Reference, digest: Digest) -> Sequence[str]:
         """Repositories of the same registry that have this blob, as far as is known here."""

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Protocol
 from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference, DigestMismatch
 from nbcontain.oci import codec
 from nbcontain.oci.digest import DiffID, Digest
-from nbcontain.oci.image import CONFIG, LAYER_TAR_GZIP, REF_NAME, Descriptor, Image, Manifest
+from nbcontain.oci.image import CONFIG, LAYER_TAR, LAYER_TAR_GZIP, LAYER_TAR_ZSTD, REF_NAME, Descriptor, Image, Manifest
 from nbcontain.oci.indexes import ImageIndex, entry_of, index_from, index_of
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT, load
 from nbcontain.store import archive_directory, tar
 from nbcontain.store.archive_writer import CONTAINERD_NAME, Saved, blob_path
 from nbcontain.store.blobs import Blobs, BlobWriters
-from nbcontain.store.compression import MAGICS, uncompressed
+from nbcontain.store.compression import MAGICS, Prefixed, kind_of, uncompressed, uncompressed_from
+from nbcontain.store.layer_forms import PLAIN
 from nbcontain.store.layer_writer import LayerWriter, ring_for
 from nbcontain.store.open_directories import split
 from nbcontain.values import dataclass
@@ -41,6 +42,8 @@ _EARLY_BYTES = 256 << 10
 """A smaller layer is unpacked in no time when its turn comes."""
 _DEPTH = 3
 _OF_FILES = "import makes an image of the archive of a file system."
+_MEDIA_TYPES = {"gzip": LAYER_TAR_GZIP, "zstd": LAYER_TAR_ZSTD}
+"""Of layers compressed with what the image-spec has a word for; others are stored as the tars that they are."""
 Choose = Callable[[Sequence[Descriptor], str], Sequence[Descriptor]]
 """Which manifests of an index of several platforms, of those that the archive holds."""
 Write = Callable[[bytes | memoryview], object]
@@ -57,10 +60,14 @@ class _Body(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A large member, hashed, in a temporary file. `diff_id` is known of a layer that came as a plain tar."""
+    """A large member, hashed, in a temporary file that `commit` makes a blob. What it is as a layer is told by its
+    first bytes; `diff_id` is known of what is not compressed.
+    """
 
-    commit: Callable[[str], tuple[Descriptor, DiffID | None]]
-    digest: Digest | None = None
+    commit: Callable[[str], Descriptor]
+    digest: Digest
+    media_type: str
+    diff_id: DiffID | None = None
 
 
 def read_archive(
@@ -161,29 +168,26 @@ class _Intake:
         named = _digest_of(name)
         blob = self._writers.begin(named.algorithm if named else "sha256")
         early = self._early if self._early is not None and self._is_early(name, size, first) else None
-        if name.startswith("blobs/") or first.startswith(MAGICS):
+        kind = kind_of(first)
+        if kind and (named or kind in _MEDIA_TYPES):
             with (early and early.follow(blob.path)) or nullcontext() as growing:
                 self._copy(first, body, blob.write, *((growing.wrote,) if growing is not None else ()))
             self._writers.finish(blob)
-            self._held[name] = _Held(lambda media_type: (blob.commit(media_type), None), blob.digest())
+            self._held[name] = _Held(blob.commit, blob.digest(), _MEDIA_TYPES.get(kind, ""))
             return
-        # docker's archives before 25 hold plain tars, which no digest names: they are stored as ours are.
-        # Its threads end here: many layers may be held.
-        with (early and early.feed(partial(ring_for, size))) or nullcontext() as feed, LayerWriter(blob, feed) as layer:
-            layer.write(first)
-            self._is_through(len(first))
-            while count := layer.read(body.readinto):
-                self._is_through(count)
-            layer.finish()
-        self._writers.finish(blob)
-        if feed is not None:
-            feed.diff_id = layer.diff_id
-
-        def commit(media_type: str) -> tuple[Descriptor, DiffID | None]:
-            made = layer.commit()
-            return made.descriptor, made.diff_id
-
-        self._held[name] = _Held(commit)
+        # As it came: docker's archives before 25 hold plain tars, which no digest names, and those since name theirs.
+        # Who pushes it compresses it first.
+        with (early and early.feed(partial(ring_for, size))) or nullcontext() as feed:
+            with LayerWriter(blob, feed, PLAIN, blob.algorithm) as layer:
+                # What has a digest is that, whatever it is.
+                source = Prefixed(first, body) if named else uncompressed_from(first, body)
+                while count := layer.read(source.readinto):
+                    self._is_through(count)
+                layer.finish()
+            self._writers.finish(blob)
+            if feed is not None:
+                feed.diff_id = layer.diff_id
+        self._held[name] = _Held(blob.commit, blob.digest(), LAYER_TAR, layer.diff_id)
 
     def _is_early(self, name: str, size: int, first: bytes) -> bool:
         """Whether a member is worth being unpacked already."""
@@ -272,7 +276,7 @@ class _Intake:
                     raise BadArchive(
                         f"layer {layer.digest.short} of the archive is damaged", why=f"it is {held.digest}"
                     )
-                descriptor, _ = held.commit(layer.media_type)
+                descriptor = held.commit(layer.media_type)
                 if descriptor.size != layer.size:
                     raise BadArchive(f"layer {layer.digest.short} has {descriptor.size} bytes, not {layer.size}")
             elif not self._blobs.has(layer):
@@ -318,7 +322,7 @@ class _Intake:
         if not entries:
             raise BadArchive("this is no archive of images", why="it has neither index.json nor manifest.json",
                              hint=_OF_FILES)  # fmt: skip
-        layers: dict[str, tuple[Descriptor, DiffID | None]] = {}
+        layers: dict[str, Descriptor] = {}
         for config, tags, paths in entries:
             raw_config = self.documents.get(self._place(_inside(config)))
             if raw_config is None:
@@ -328,17 +332,20 @@ class _Intake:
                 raise BadDocument(f"the archive names {len(paths)} layers of {len(parsed.diff_ids)}")
             for path, diff_id in zip(paths, parsed.diff_ids, strict=True):
                 place = self._place(_inside(path))
-                if place not in layers:
-                    if place not in self._held:
-                        raise BadArchive(f"the layer {path!r} is not in the archive")
-                    layers[place] = self._held[place].commit(LAYER_TAR_GZIP)
-                known = layers[place][1]
+                held = self._held.get(place)
+                if held is None:
+                    raise BadArchive(f"the layer {path!r} is not in the archive")
+                if not held.media_type:
+                    raise BadArchive(f"the layer {path!r} is compressed in a way that layers are not")
+                known = held.diff_id
                 # By another algorithm it is compared when it is unpacked.
                 if known is not None and known.algorithm == diff_id.algorithm and known != diff_id:
                     raise BadArchive(f"the layer {path!r} is not what its image says", why=f"it is {known}")
+                if place not in layers:
+                    layers[place] = held.commit(held.media_type)
             manifest = Manifest(
                 Descriptor(CONFIG, Digest.of(raw_config), len(raw_config)),
-                tuple(layers[self._place(_inside(path))][0] for path in paths),
+                tuple(layers[self._place(_inside(path))] for path in paths),
             )
             yield Saved(codec.image_from(codec.dump_manifest(manifest), raw_config), tuple(map(_name, tags)))
 

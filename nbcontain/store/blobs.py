@@ -174,7 +174,7 @@ class BlobWriter:
     def __init__(self, layout: Layout, write_back: WriteBack, temp: Path, fd: int, algorithm: str) -> None:
         import hashlib
 
-        self._algorithm = algorithm
+        self.algorithm = algorithm
         self._layout = layout
         self._write_back = write_back
         self._is_later = write_back.begin()
@@ -195,7 +195,7 @@ class BlobWriter:
 
     def digest(self) -> Digest:
         """Of what was written so far."""
-        return Digest(self._algorithm, self._sum.hexdigest())
+        return Digest(self.algorithm, self._sum.hexdigest())
 
     def begin_writing_out(self) -> None:
         """Have the disk begin with all that was written, if `commit` waits for it: then it waits for less."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import cast
 
 from nbcontain.errors import BadArchive
+from nbcontain.events import Emit, Progress, TaskId, scope
 from nbcontain.oci import codec
-from nbcontain.oci.image import CONFIG, MANIFEST, Image, Layer
+from nbcontain.oci.image import CONFIG, LAYER_TAR, MANIFEST, Image, Layer
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.layer_forms import Form
@@ -16,25 +17,48 @@ from nbcontain.store.layer_writer import layer_writer
 from nbcontain.store.tar import Readable
 from nbcontain.values import replace
 
+_TOLD_BYTES = 8 << 20
 Step = Callable[[Layer], AbstractContextManager[Callable[[int], object]]]
 """Around the work on one layer; what it gives hears of bytes."""
 
 
+@contextmanager
+def layer_step(emit: Emit, parent: TaskId, layer: Layer, *, doing: str = "") -> Iterator[Callable[[int], None]]:
+    """One layer of several, as a step of what goes on; what it gives hears of bytes."""
+    task = f"layer {layer.descriptor.digest.short}"
+    done = told = 0
+
+    def hear(size_bytes: int) -> None:
+        nonlocal done, told
+        done += size_bytes
+        if done - told >= _TOLD_BYTES:
+            told = done
+            emit(Progress(task, done))
+
+    with scope(emit, task, f"{doing} {task}".strip(), parent):
+        yield hear
+
+
 def converted(
     image: Image, form: Form, blobs: Blobs, step: Step = lambda layer: nullcontext(lambda size: None), *,
-    first: int = 0, again: bool = False,
+    first: int = 0, again: bool = False, plain_only: bool = False,
 ) -> Image:  # fmt: skip
     """The image with its layers from the `first` on in this form; the layers are stored, and the image is not.
 
-    What has the form stays as it is, unless it is to be made `again`, as for another level. Around each layer there is
+    What has the form stays as it is, unless it is to be made `again`, as for another level; with `plain_only` so does
+    what is compressed in whichever way. The very same image where nothing was to be done. Around each layer there is
     a `step`, which hears how many bytes of its tar were read. The store's lock must be held until something names the
     layers. Raises BadArchive, StoreError, DigestMismatch for layers that are not what they should be.
     """
+
+    def is_right(layer: Layer) -> bool:
+        its = _oci(layer.descriptor.media_type)
+        return its != LAYER_TAR if plain_only else its == form.media_type and not again
+
     layers = [
-        layer if number < first or (_oci(layer.descriptor.media_type) == form.media_type and not again)
-        else _converted(layer, form, blobs, step)
+        layer if number < first or is_right(layer) else _converted(layer, form, blobs, step)
         for number, layer in enumerate(image.layers)
-    ]  # fmt: skip
+    ]
     if layers == list(image.layers):
         return image
     # docker's own family of documents has no word for zstd.

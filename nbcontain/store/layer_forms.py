@@ -50,15 +50,16 @@ class _Nothing:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One of them. `name` is buildx's word for it."""
+    """One of them. `name` is buildx's word for it; without a `packer` the blob is the tar itself."""
 
     name: str
     media_type: str
-    packer: Callable[[], Packs]
+    packer: Callable[[], Packs] | None = None
     head: bytes = b""
     tally: Callable[[], Tallies] = _Nothing
 
 
+PLAIN = Form("uncompressed", LAYER_TAR)
 GZIP = Form("gzip", LAYER_TAR_GZIP, gzip_stream.Packer, gzip_stream.HEAD, gzip_stream.Tally)
 
 
@@ -90,15 +91,6 @@ class _Zstd:
 
     def pack(self, block: Block) -> tuple[bytes, ...]:
         return (self._compressor.compress(block, self._whole),) if block else ()
-
-
-class _AsItIs:
-    def pack(self, block: Block) -> tuple[bytes, ...]:
-        # A copy: whose block it is may write to it again before this is written.
-        return (bytes(block),)
-
-
-PLAIN = Form("uncompressed", LAYER_TAR, _AsItIs)
 
 
 def _tools() -> Any:

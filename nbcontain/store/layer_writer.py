@@ -9,6 +9,7 @@ processors there are: it is compressed in blocks of one size, each by itself; an
 A layer of more than a block is worked on by several: whoever writes reads and hashes, some threads compress
 (`packing`), and one hashes and writes what comes of that. Each gives up Python's lock meanwhile, so all processors have
 work. A worker that unpacks the tar at the same time reads it where it lies: the blocks are the slots of its ring.
+What is to stay a plain tar is written by whoever reads it, and hashed once: it is its own blob.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Protocol
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import Layer
 from nbcontain.store.blobs import Blobs, BlobWriter
-from nbcontain.store.layer_forms import GZIP, Form
+from nbcontain.store.layer_forms import GZIP, Form, Packs
 from nbcontain.store.packing import Packers, Packing
 from nbcontain.store.ring import Sender
 from nbcontain.store.stage import Stage
@@ -72,7 +73,10 @@ class LayerWriter:
     ) -> None:
         self._blob = blob
         self._form = form
-        self._algorithm, self._sum = algorithm, hashlib.new(algorithm)
+        self._algorithm = algorithm
+        # A plain tar is its blob, which is hashed anyway.
+        is_hashed = form.packer is None and blob.algorithm == algorithm
+        self._sum = None if is_hashed else hashlib.new(algorithm)
         self._tally = form.tally()
         self._blocks: Slots = ring or Blocks()
         self._block: memoryview | None = None
@@ -136,7 +140,7 @@ class LayerWriter:
     @property
     def diff_id(self) -> DiffID:
         """Of what was written, once that is finished."""
-        return DiffID(Digest(self._algorithm, self._sum.hexdigest()))
+        return DiffID(Digest(self._algorithm, self._sum.hexdigest()) if self._sum else self._blob.digest())
 
     def _room(self) -> memoryview:
         """Where the next bytes of the tar go."""
@@ -156,24 +160,28 @@ class LayerWriter:
         count, block = self._filled, self._block[: self._filled]
         self._block, self._filled = None, 0
         self._blocks.send(count)
-        self._tally.add(block)
-        # Before it is hashed here: the other threads have something to do meanwhile.
-        self._pack(block)
-        self._sum.update(block)
+        if self._form.packer is None:
+            self._blob.write(block)
+        else:
+            self._tally.add(block)
+            # Before it is hashed here: the other threads have something to do meanwhile.
+            self._pack(block, self._form.packer)
+        if self._sum is not None:
+            self._sum.update(block)
 
     def _wait(self) -> None:
         """Until there is a block that nobody here needs any more."""
         if self._packers is not None:
             self._free.acquire()
 
-    def _pack(self, block: memoryview) -> None:
+    def _pack(self, block: memoryview, packer: Callable[[], Packs]) -> None:
         """Have it compressed."""
         if self._packers is None and len(block) < BLOCK_BYTES:
-            self._blob.write(b"".join((self._head(), *self._form.packer().pack(block))))
+            self._blob.write(b"".join((self._head(), *packer().pack(block))))
             return
         if self._packers is None or self._writing is None:
             self._blob.write(self._head())
-            self._packers = Packers(self._form.packer)
+            self._packers = Packers(packer)
             self._writing = Stage(self._write, _ALL, self._taken)
         self._writing.put(self._packers.put(block))
 

@@ -14,6 +14,8 @@ from samples import image_of, new_engine
 from server import Registry, cut, hang_up, says, status
 
 from archives import archive, layer_of, member
+from nbcontain.build.outputs import Output
+from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import (
     BadAnswer,
@@ -30,11 +32,11 @@ from nbcontain.errors import (
     Unreachable,
     Unsupported,
 )  # fmt: skip
-from nbcontain.events import Event, Progress
+from nbcontain.events import Event, Notice, Progress, Started
 from nbcontain.inspection import image_document
 from nbcontain.oci import indexes
 from nbcontain.oci.digest import DiffID, Digest
-from nbcontain.oci.image import INDEX, LAYER_TAR, Descriptor, Image, ImageConfig, Layer, Platform
+from nbcontain.oci.image import INDEX, LAYER_TAR, LAYER_TAR_GZIP, Descriptor, Image, ImageConfig, Layer, Platform
 from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
 from nbcontain.profiles import PROFILES
@@ -42,6 +44,8 @@ from nbcontain.registry.client import SCHEMA_1
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.store import stacks
 from nbcontain.store.ingest import Partial
+from nbcontain.store.layer_forms import GZIP, PLAIN
+from nbcontain.store.layer_writer import layer_writer
 from nbcontain.values import replace
 
 
@@ -70,7 +74,7 @@ def test_an_image_whose_config_names_its_layers_by_sha512_goes_to_a_registry_and
         engine.store.blobs.put([each], "")
     made = Image.of(ImageConfig(cmd=("sh",)), layers)
     engine.store.images.put(made, Reference.parse(f"{registry.host}/team/app:1"))
-    engine.registry.push(f"{registry.host}/team/app:1").result()
+    engine.registry.push(f"{registry.host}/team/app:1", preserve_digests=True).result()
     engine.remove_image(f"{registry.host}/team/app:1")
     engine.prune()
     image = pulled(engine, registry)
@@ -498,6 +502,96 @@ def test_a_push_overcomes_passing_faults(
     registry.fault(where, fault, 2)
     engine.registry.push(f"{registry.host}/new:1").result()
     assert registry.manifests["new", "1"][1] == sample[0].raw_manifest
+
+
+# --- what lies here as plain tars, as docker's archives have it ---
+
+
+@pytest.fixture
+def plain(engine: Engine, registry: Registry) -> Image:
+    """An image of two such layers and a compressed one, with two names."""
+    layers = []
+    for number, form in enumerate((PLAIN, GZIP, PLAIN)):
+        with layer_writer(engine.store.blobs, form=form) as writer:
+            writer.write(archive(member(f"file{number}", data=bytes(2_000_000))))
+            layers.append(writer.commit())
+    image = Image.of(ImageConfig(cmd=("true",)), layers)
+    for name in ("here:1", f"{registry.host}/app:1"):
+        engine.store.images.put(image, Reference.parse(name))
+    return image
+
+
+def media_types(registry: Registry, repository: str, name: str) -> list[str]:
+    return [each["mediaType"] for each in json.loads(registry.manifests[repository, name][1])["layers"]]
+
+
+def test_a_push_compresses_plain_layers_first_here_as_there(engine: Engine, registry: Registry, plain: Image) -> None:
+    task = engine.registry.push(f"{registry.host}/app:1")
+    [(_, digest)] = task.result()
+    assert media_types(registry, "app", "1") == [LAYER_TAR_GZIP] * 3
+    for name in ("here:1", f"{registry.host}/app:1"):
+        found = engine.image(name)
+        assert (found.digest, found.id, found.config) == (digest, plain.id, plain.config)
+    assert found.layers[1] == plain.layers[1]
+    assert [each.diff_id for each in found.layers] == [each.diff_id for each in plain.layers]
+    said = [each.event.message for each in task.journal.read() if isinstance(each.event, Notice)]
+    assert any("compressed from now on" in message for message in said)
+    # The tars are not kept besides, and nothing is to be done the next time.
+    assert not engine.store.blobs.exists(plain.layers[0].descriptor.digest)
+    assert engine.image("here:1").size_bytes < 100_000
+    sent = registry.asked("^POST")
+    assert engine.registry.push(f"{registry.host}/app:1").result()[0][1] == digest
+    assert registry.asked("^POST") == sent
+    assert pulled(engine, registry, "app:1").digest == digest
+
+
+def test_a_push_may_leave_layers_as_they_are(engine: Engine, registry: Registry, plain: Image) -> None:
+    name = f"{registry.host}/app:1"
+    assert engine.registry.push(name, preserve_digests=True).result()[0][1] == plain.digest
+    # Whoever names the digest means that one.
+    engine.tag("here:1", f"{registry.host}/app:2")
+    pinned = f"{registry.host}/app@{plain.digest}"
+    engine.store.images.put(plain, Reference.parse(pinned))
+    assert engine.registry.push(pinned).result()[0][1] == plain.digest
+    assert registry.manifests["app", str(plain.digest)][1] == plain.raw_manifest
+    # And a name with a digest keeps its image when another name of the same is pushed.
+    engine.registry.push(f"{registry.host}/app:2").result()
+    assert engine.image(pinned).digest == plain.digest != engine.image("here:1").digest
+    assert engine.store.blobs.exists(plain.layers[0].descriptor.digest)
+
+
+def test_all_tags_of_one_image_are_compressed_once(engine: Engine, registry: Registry, plain: Image) -> None:
+    engine.tag("here:1", f"{registry.host}/app:2")
+    task = engine.registry.push(f"{registry.host}/app", all_tags=True)
+    [(_, one), (_, other)] = task.result()
+    assert one == other
+    began = [each.event.name for each in task.journal.read() if isinstance(each.event, Started)]
+    assert len([name for name in began if name.startswith("compress layer")]) == 2
+    assert media_types(registry, "app", "2") == [LAYER_TAR_GZIP] * 3
+
+
+def test_what_a_push_cannot_send_is_compressed_all_the_same_and_nothing_is_lost(
+    engine: Engine, registry: Registry, plain: Image
+) -> None:
+    registry.fault("^PUT .*/manifests/", status(403), 99)
+    with pytest.raises(RegistryError):
+        engine.registry.push(f"{registry.host}/app:1").result()
+    registry.faults.clear()
+    assert engine.image("here:1").id == plain.id
+    assert engine.anatomy.verify("here:1").result()
+    engine.registry.push(f"{registry.host}/app:1").result()
+    assert media_types(registry, "app", "1") == [LAYER_TAR_GZIP] * 3
+
+
+@pytest.mark.parametrize("compression", ["", ",compression=uncompressed,force-compression=true"])
+def test_a_build_on_plain_layers_pushes_them_compressed_unless_that_is_not_wanted(
+    engine: Engine, registry: Registry, plain: Image, compression: str
+) -> None:
+    output = Output.parse(f"type=registry,name={registry.host}/built:1{compression}")
+    engine.build("FROM here:1\nENV A=b", BuildOptions(outputs=(output,), tags=("built",))).result()
+    wanted = [LAYER_TAR] * 3 if compression else [LAYER_TAR_GZIP] * 3
+    assert media_types(registry, "built", "1") == wanted
+    assert engine.image("built").digest == Digest.of(registry.manifests["built", "1"][1])
 
 
 def test_an_index_is_pushed_with_all_that_is_in_it(engine: Engine, registry: Registry) -> None:

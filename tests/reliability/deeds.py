@@ -23,8 +23,9 @@ import pytest
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import ContainerNotFound, ImageNotFound, NbcontainError, VolumeNotFound
+from nbcontain.oci.image import LAYER_TAR_GZIP
 from nbcontain.runtime.generate import RunOptions
-from nbcontain.store.layer_forms import form_of
+from nbcontain.store.layer_forms import PLAIN, form_of
 
 sys.path.insert(1, str(Path(__file__).parent.parent / "registry"))
 
@@ -60,7 +61,10 @@ def inputs_of(directory: Path, busybox: Path) -> Registry:
     def save() -> None:
         with Engine(directory / "other") as engine:
             engine.registry.pull(f"{registry.host}/team/other:1").result()
-            engine.archives.save([f"{registry.host}/team/other:1"], str(directory / "saved.tar")).result()
+            name = f"{registry.host}/team/other:1"
+            engine.archives.save([name], str(directory / "saved.tar")).result()
+            engine.archives.convert(name, PLAIN).result()
+            engine.archives.save([name], str(directory / "plain.tar")).result()
 
     ended = elsewhere(save)
     assert ended.status == 0, ended.words
@@ -168,6 +172,16 @@ def load(engine: Engine, inputs: Path) -> None:
     engine.archives.load(str(inputs / "saved.tar")).result()
 
 
+def push_plain(engine: Engine, inputs: Path) -> None:
+    """Layers that come as tars are compressed, and what they were is collected if no container holds the store."""
+    name = f"{_host(inputs)}/team/other:1"
+    engine.archives.load(str(inputs / "plain.tar")).result()
+    engine.registry.push(name).result()
+    here = engine.image(name)
+    assert engine.registry.manifest(name) == here.raw_manifest
+    assert {each.media_type for each in here.manifest.layers} == {LAYER_TAR_GZIP}
+
+
 def commit(engine: Engine, inputs: Path) -> None:
     engine.archives.commit(engine.container("kept"), "committed").result()
 
@@ -221,7 +235,8 @@ def repair(engine: Engine, inputs: Path) -> None:
 DEEDS: dict[str, Deed] = {
     each.__name__.rstrip("_"): each
     for each in (
-        import_, import_over, build, tag, move_tag, convert, rmi, prune, create, run, rm, pull, push, load, commit,
+        import_, import_over, build, tag, move_tag, convert, rmi, prune, create, run, rm, pull, push, load,
+        push_plain, commit,
         save, volume_create, volume_rm, volume_use,
     )
 }  # fmt: skip

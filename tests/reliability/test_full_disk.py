@@ -17,12 +17,13 @@ from reliability import deeds, faults
 from reliability.test_kill import counted
 from rounds import SOAK, share
 
-GROWING = ("import", "build", "tag", "create", "pull", "push", "load", "commit", "save", "convert")
+GROWING = ("import", "build", "tag", "create", "pull", "push", "load", "push_plain", "commit", "save",
+           "convert")  # fmt: skip
 ERRORS = {"ENOSPC": errno.ENOSPC, "EDQUOT": errno.EDQUOT, "EIO": errno.EIO}
 NEEDS_ROOM = frozenset({"open", "write", "mkdir", "rename", "fsync", "syncfs", "link", "symlink", "setxattr"})
 STRIDE = {
     "build": 110, "import": 15, "create": 14, "tag": 6, "pull": 45, "push": 9, "load": 45, "commit": 15, "save": 33,
-    "convert": 12,
+    "convert": 12, "push_plain": 27,
 }  # fmt: skip
 """In `make test` every so many-th write, another one with each error; `make soak` takes each."""
 

@@ -12,8 +12,8 @@ from reliability import deeds, faults
 from rounds import SOAK, share
 
 STRIDE = {"build": 60, "import": 7, "import_over": 13, "create": 7, "run": 7, "pull": 16, "push": 6, "load": 20,
-          "commit": 9, "save": 12, "convert": 9, "volume_create": 11, "volume_rm": 3, "volume_use": 37, "rm": 3,
-          "prune": 2, "move_tag": 2, "rmi": 2, "tag": 2}  # fmt: skip
+          "push_plain": 16, "commit": 9, "save": 12, "convert": 9, "volume_create": 11, "volume_rm": 3,
+          "volume_use": 37, "rm": 3, "prune": 2, "move_tag": 2, "rmi": 2, "tag": 2}  # fmt: skip
 """In `make test` every so many-th operation; `make soak` takes each."""
 
 

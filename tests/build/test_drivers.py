@@ -51,6 +51,8 @@ def machine(request: pytest.FixtureRequest, busybox_context: Path) -> Iterator[M
         machine = Machine(engine, busybox_context)
         yield machine
         machine.clear()
+        # Nothing is written in the background any more.
+        engine.store.close()
         for each in engine.store.snapshotters:
             each.remove_tree(each.shelf.root)
     shutil.rmtree(root, ignore_errors=True)
@@ -94,6 +96,8 @@ def test_the_same_layers_are_made_and_shown(
         assert second.sh(shown, image="made") == expected
         # What is run with --rm is forgotten by who comes first.
         until(lambda: not fresh.soundness.look(full=True).findings)
+        # Nothing is written in the background any more.
+        fresh.store.close()
         for each in fresh.store.snapshotters:
             each.remove_tree(each.shelf.root)
     until(lambda: not engine.soundness.look(full=True).findings)

@@ -198,6 +198,8 @@ def engine(request: pytest.FixtureRequest, profile: str) -> Iterator[Engine]:
     settings = {**os.environ, "NBCONTAIN_STORAGE_DRIVER": request.param}
     with places.store_directory() as place, Engine(place, settings) as engine:
         yield engine
+        # Nothing is written in the background any more.
+        engine.store.close()
         for each in engine.store.snapshotters:
             each.remove_tree(each.shelf.root)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import cast
+from typing import Any, cast
 
 from nbcontain.errors import BadArchive
 from nbcontain.events import Emit, Progress, TaskId, scope
@@ -70,12 +70,13 @@ def converted(
 
 
 def _converted(layer: Layer, form: Form, blobs: Blobs, step: Step) -> Layer:
-    source, algorithm = blobs.open_beside(layer.descriptor.digest), layer.diff_id.algorithm
-    with source as blob, step(layer) as told, layer_writer(blobs, form=form, algorithm=algorithm) as writer:
+    digest, algorithm = layer.descriptor.digest, layer.diff_id.algorithm
+    # A plain tar's digest is its diff ID, and compared as that.
+    opened: AbstractContextManager[Any] = blobs.opened(digest) if digest == layer.diff_id else blobs.open_beside(digest)
+    with opened as blob, step(layer) as told, layer_writer(blobs, form=form, algorithm=algorithm) as writer:
         stream = uncompressed(cast(Readable, blob))
-        while chunk := stream.chunk():
-            writer.write(chunk)
-            told(len(chunk))
+        while count := writer.read(stream.readinto):
+            told(count)
         # To its end, where the digest is compared.
         while blob.read(1 << 20):
             pass

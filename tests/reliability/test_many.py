@@ -26,7 +26,7 @@ LEAST = 3
 DEADLOCK_S = 60
 DEEDS = (
     "build", "own", "import", "run", "tag", "rmi", "prune", "check", "create", "pull", "push", "load", "commit",
-    "convert",
+    "push_plain", "convert",
 )  # fmt: skip
 
 
@@ -38,6 +38,10 @@ def worker(root: Path, inputs: Path, seed: int, until: float, tally: Path) -> No
         match choose.choice(DEEDS):
             case "pull" | "push" | "load" | "commit" as name:
                 deeds.DEEDS[name](engine, inputs)
+            case "push_plain":
+                # Compressed by one, loaded again as it was by another, at the same time.
+                [saved] = engine.archives.load(str(inputs / "plain.tar")).result()
+                engine.registry.push(str(saved.names[0])).result()
             case "build":
                 deeds.build(engine, inputs)
             case "own":

@@ -107,8 +107,6 @@ KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
         "watch": "nothing is watched here; %compose up -d --build when something has changed",
         "publish": "a compose file is sent to no registry; %compose config shows it whole",
         "bridge": "there is one machine here",
-        **{verb: f"%container {verb} takes their names, PROJECT-SERVICE-NUMBER"
-           for verb in ("attach", "commit", "export")},
     },
     "volume": {
         "update": "only volumes of a swarm can be updated, and there is none here",

@@ -119,25 +119,37 @@ class Transfers:
 
         All of it belongs to root inside; with `archive`, as all of a tar's, to whom it belongs here.
         """
+        return self.into_all(source, (container,), path, archive=archive, follow=follow)
+
+    def into_all(
+        self, source: str, containers: Sequence[Container], path: str, *, archive: bool = False, follow: bool = False
+    ) -> Task[None]:
+        """The same into several containers, one after the other. Raises UsageError: standard input is read once."""
         path = _absolute(path)
+        if source == "-" and len(containers) > 1:
+            raise UsageError("cp -: standard input can be read once, and there are several containers",
+                             hint="--index says which")  # fmt: skip
 
         def body(emit: Emit) -> None:
-            with scope(emit, "cp", f"cp {container.name}:{path}"):
-                looked = self._call(container, "look_at", {"path": path, "follow": True})
-                if source == "-":
-                    if looked["kind"] != "directory":
-                        raise UsageError(f"cp -: {path} is no directory of {container.name}",
-                                         why="a tar is unpacked into a directory")  # fmt: skip
-                    place = Place(path, ".")
-                    self._sent(container, place, None, _from_stdin)
-                else:
-                    kind = _kind(source, follow=follow)
-                    place = placed(source, kind, path, looked)
-                    owner = None if archive else (0, 0)
-                    self._sent(container, place, owner, lambda fd: _pack(fd, source, place.name, follow=follow))
-                self._engine.events.container(container, "extract-to-dir", path=place.directory)
+            for container in containers:
+                with scope(emit, f"cp {container.id}", f"cp {container.name}:{path}"):
+                    self._into(source, container, path, archive=archive, follow=follow)
 
         return Task("cp", body)
+
+    def _into(self, source: str, container: Container, path: str, *, archive: bool, follow: bool) -> None:
+        looked = self._call(container, "look_at", {"path": path, "follow": True})
+        if source == "-":
+            if looked["kind"] != "directory":
+                raise UsageError(f"cp -: {path} is no directory of {container.name}",
+                                 why="a tar is unpacked into a directory")  # fmt: skip
+            place = Place(path, ".")
+            self._sent(container, place, None, _from_stdin)
+        else:
+            place = placed(source, _kind(source, follow=follow), path, looked)
+            owner = None if archive else (0, 0)
+            self._sent(container, place, owner, lambda fd: _pack(fd, source, place.name, follow=follow))
+        self._engine.events.container(container, "extract-to-dir", path=place.directory)
 
     # --- single files, from and to memory ---
 

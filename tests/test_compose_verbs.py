@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,32 @@ def test_cp_and_port_mean_a_services_container(engine: Engine, shop: Path, tmp_p
         compose(engine, shop, "cp", "--index", "3", "web:/file", str(tmp_path))
     with pytest.raises(UsageError, match="no public port '80/udp' published for shop-web-1"):
         compose(engine, shop, "port", "--protocol", "udp", "web", "80")
+
+
+def test_cp_copies_into_all_of_a_service_unless_it_is_told_which(engine: Engine, shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("hello")
+    compose(engine, shop, "cp", str(tmp_path / "file"), "web:/file")
+    for name in ("shop-web-1", "shop-web-2"):
+        assert engine.transfers.read(engine.container(name), "/file") == b"hello"
+    with pytest.raises(UsageError, match="standard input can be read once"):
+        compose(engine, shop, "cp", "-", "web:/")
+    with pytest.raises(UsageError, match="no container of the service nope"):
+        compose(engine, shop, "cp", str(tmp_path / "file"), "nope:/file")
+
+
+def test_commit_export_and_attach_mean_a_services_container(engine: Engine, shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("hello")
+    compose(engine, shop, "cp", "--index", "2", str(tmp_path / "file"), "web:/file")
+    image = compose(engine, shop, "commit", "--index", "2", "-m", "said", "-c", "CMD [\"true\"]", "web", "kept:1")
+    assert (engine.image("kept:1").id, image.config.cmd) == (image.id, ("true",))
+    assert image.config.history[-1].comment == "said"
+    compose(engine, shop, "export", "--index", "2", "-o", str(tmp_path / "out.tar"), "web")
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        assert "file" in tar.getnames()
+    attached = compose(engine, shop, "attach", "--no-stdin", "--index", "2", "web")
+    assert attached.elsewhere().name == "shop-web-2"
+    with pytest.raises(UsageError, match="no container 3"):
+        compose(engine, shop, "commit", "--index", "3", "web", "other:1")
 
 
 def test_create_starts_nothing_and_events_tell_what_happened(engine: Engine, shop: Path) -> None:

@@ -164,7 +164,8 @@ class Images:
         """List images under their names, or without, all at once. They were prepared, and their layers are stored.
 
         `within` is the digest of the index at a registry that they were chosen out of. Of names that somebody gave to
-        another image than the one `instead_of` which these come, none is taken. Raises BadReference.
+        another image than the one `instead_of` which these come, none is taken; whoever stands on that one has these,
+        which have its files and its ID. Raises BadReference.
         """
         for image, _ in prepared:
             self._check_layers(image)
@@ -174,8 +175,11 @@ class Images:
                 if instead_of is not None:
                     standing = {name_of(each) for each in entries if each.digest == instead_of}
                     references = [each for each in references if each in standing]
+                    if not references and None not in standing:
+                        # It was removed meanwhile, or somebody else has done the same.
+                        continue
                 entries = self._entered(entries, image, references, within)
-            return entries
+            return [each for each in entries if each.digest != instead_of or each.annotations]
 
         self._change(entered)
 

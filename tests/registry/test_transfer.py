@@ -578,6 +578,8 @@ def test_what_a_push_cannot_send_is_compressed_all_the_same_and_nothing_is_lost(
         engine.registry.push(f"{registry.host}/app:1").result()
     registry.faults.clear()
     assert engine.image("here:1").id == plain.id
+    # What they were is not kept for that.
+    assert not engine.store.blobs.exists(plain.layers[0].descriptor.digest)
     assert engine.anatomy.verify("here:1").result()
     engine.registry.push(f"{registry.host}/app:1").result()
     assert media_types(registry, "app", "1") == [LAYER_TAR_GZIP] * 3

@@ -575,6 +575,37 @@ def test_a_layer_in_an_older_dockers_archive_is_called_what_it_is(
     assert engine.anatomy.verify("it:1").result()
 
 
+@pytest.mark.parametrize("begins", [b"BZh", b"\xfd7zXZ\0", b"\x04\x22\x4d\x18", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"])
+def test_what_no_image_of_dockers_archive_names_is_not_looked_into(
+    engine: Engine, archives: Archives, tmp_path: Path, begins: bytes
+) -> None:
+    layer = archive(member("file", data=b"x"))
+    files = {"notes": begins + random.Random(2).randbytes(600_000), **docker_archive(layer, ["it:1"])}
+    load(archives, tmp_path, packed(files))
+    assert engine.image("it:1").layers[0].descriptor.digest == Digest.of(layer)
+
+
+@pytest.mark.parametrize("pack", [lzma.compress, bz2.compress], ids=["xz", "bzip2"])
+def test_a_layer_that_its_digest_names_may_be_compressed_with_what_registries_have_no_word_for(
+    engine: Engine, archives: Archives, tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    layer = archive(member("file", data=b"x"))
+    name = f"blobs/sha256/{Digest.of(pack(layer)).hex}"
+    files = docker_archive(layer, ["it:1"], Layers=[name])
+    files[name] = pack(layer)
+    load(archives, tmp_path, packed(files))
+    assert engine.image("it:1").layers[0].descriptor == Descriptor(LAYER_TAR, Digest.of(layer), len(layer))
+
+
+def test_a_layer_of_dockers_archive_may_have_no_bytes_at_all(
+    engine: Engine, archives: Archives, tmp_path: Path
+) -> None:
+    """As some docker wrote an empty one; it takes it for a tar without files."""
+    load(archives, tmp_path, packed(docker_archive(b"", ["it:1"])))
+    assert engine.image("it:1").layers[0].diff_id == Digest.of(b"")
+    assert engine.anatomy.verify("it:1").result()
+
+
 def test_a_plain_layer_of_a_layout_keeps_its_digest_and_is_unpacked_while_it_is_read(
     engine: Engine, archives: Archives, tmp_path: Path, unpackings: list[str]
 ) -> None:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
-from nbcontain.errors import BadAddress, BadAnswer, DigestMismatch, ImageNotFound, ManifestUnknown
+from nbcontain.errors import BadAddress, BadAnswer, ImageNotFound, ManifestUnknown
 from nbcontain.events import Emit, Finished, Progress, Started
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Descriptor, Image
@@ -21,6 +21,7 @@ from nbcontain.registry.addresses import joined
 from nbcontain.registry.client import RegistryClient
 from nbcontain.registry.wire import Response
 from nbcontain.store import Store
+from nbcontain.store.blobs import damaged
 from nbcontain.values import dataclass, replace
 
 if TYPE_CHECKING:
@@ -234,10 +235,7 @@ def _check_whole(fd: int, descriptor: Descriptor, *, is_refused: bool) -> None:
             file.seek(0)
             found = hashlib.file_digest(file, digest.algorithm).hexdigest()
     if found != digest.hex:
-        raise DigestMismatch(
-            f"{descriptor.size} bytes of {digest}", found, why="the blob is damaged here, in the store",
-            hint="%nbcontain system check --full --repair sets it aside; then pull, load or build the image again",
-        )  # fmt: skip
+        raise damaged(f"{descriptor.size} bytes of {digest}", found)
 
 
 def _scopes(repository: str) -> tuple[str, ...]:

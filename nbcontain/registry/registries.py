@@ -246,25 +246,29 @@ class Registries:
         client = self._client(endpoint, reference, wire)
         task = f"push {reference.familiar}"
         sent = []
-        with scope(emit, task, task, parent), store.shared():
-            self._tell_troubles(task, emit, wire)
-            packed = partial(self._packed, emit=_struck(emit, wire), task=task) if packs else lambda image: image
-            distinct = {image.digest: image for _, image in images}
-            ready = {digest: packed(image) for digest, image in distinct.items()}
-            for each, given in images:
-                image = ready[given.digest]
-                push = Push(client, store, _struck(emit, wire), task)
-                digest = push.named(image, each, partial(self._sources, each), attested)
-                raw = image.raw_manifest if isinstance(image, Image) else image.raw
-                emit(Notice(task, f"{each.tag or '@'}: digest: {digest} size: {len(raw)}"))
-                sent.append((each, digest))
-        if any(image.digest != digest for digest, image in ready.items()):
-            self.settled()
+        ready: dict[Digest, Image | ImageIndex] = {}
+        try:
+            with scope(emit, task, task, parent), store.shared():
+                self._tell_troubles(task, emit, wire)
+                for _, image in images:
+                    if image.digest not in ready:
+                        ready[image.digest] = self._packed(image, _struck(emit, wire), task) if packs else image
+                for each, given in images:
+                    image = ready[given.digest]
+                    push = Push(client, store, _struck(emit, wire), task)
+                    digest = push.named(image, each, partial(self._sources, each), attested)
+                    raw = image.raw_manifest if isinstance(image, Image) else image.raw
+                    emit(Notice(task, f"{each.tag or '@'}: digest: {digest} size: {len(raw)}"))
+                    sent.append((each, digest))
+        finally:
+            # Also where nothing could be sent: what it was is not needed any more.
+            if any(image.digest != digest for digest, image in ready.items()):
+                self.settled()
         for each, _ in sent:
             store.tell("image", "push", each.familiar, {"name": each.familiar_repository})
         return tuple(sent)
 
-    def _packed(self, image: Image | ImageIndex, *, emit: Emit, task: str) -> Image | ImageIndex:
+    def _packed(self, image: Image | ImageIndex, emit: Emit, task: str) -> Image | ImageIndex:
         """An image without plain layers, which has the names of the one that it was."""
         images, blobs = self.stacks().store.images, self.stacks().store.blobs
         if isinstance(image, ImageIndex):

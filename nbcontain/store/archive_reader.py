@@ -24,10 +24,10 @@ from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT, load
 from nbcontain.store import archive_directory, tar
 from nbcontain.store.archive_writer import CONTAINERD_NAME, Saved, blob_path
-from nbcontain.store.blobs import Blobs, BlobWriters
-from nbcontain.store.compression import MAGICS, Prefixed, kind_of, uncompressed, uncompressed_from
+from nbcontain.store.blobs import Blobs, BlobWriter, BlobWriters
+from nbcontain.store.compression import MAGICS, kind_of, uncompressed
 from nbcontain.store.layer_forms import PLAIN
-from nbcontain.store.layer_writer import LayerWriter, ring_for
+from nbcontain.store.layer_writer import LayerWriter, Slots, ring_for
 from nbcontain.store.open_directories import split
 from nbcontain.values import dataclass
 
@@ -43,7 +43,7 @@ _EARLY_BYTES = 256 << 10
 _DEPTH = 3
 _OF_FILES = "import makes an image of the archive of a file system."
 _MEDIA_TYPES = {"gzip": LAYER_TAR_GZIP, "zstd": LAYER_TAR_ZSTD}
-"""Of layers compressed with what the image-spec has a word for; others are stored as the tars that they are."""
+"""Of layers compressed with what the image-spec has a word for; docker's others are stored as tars."""
 Choose = Callable[[Sequence[Descriptor], str], Sequence[Descriptor]]
 """Which manifests of an index of several platforms, of those that the archive holds."""
 Write = Callable[[bytes | memoryview], object]
@@ -60,12 +60,11 @@ class _Body(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A large member, hashed, in a temporary file that `commit` makes a blob. What it is as a layer is told by its
-    first bytes; `diff_id` is known of what is not compressed.
+    """A large member, hashed, in a temporary file. What it is as a layer is told by its first bytes: no `media_type`
+    where the image-spec has no word for that. `diff_id` is known of what is not compressed.
     """
 
-    commit: Callable[[str], Descriptor]
-    digest: Digest
+    blob: BlobWriter
     media_type: str
     diff_id: DiffID | None = None
 
@@ -141,8 +140,11 @@ class _Intake:
             first += more
         if name in _CONTENTS or (first.lstrip()[:1] in (b"{", b"[") and size <= DOCUMENT_LIMIT):
             self._document(name, size, first, body)
-        elif size >= tar.BLOCK or first.startswith(MAGICS) or (size and name.startswith("blobs/")):
-            # Anything else that is smaller is no layer: docker's old VERSION files.
+        elif (
+            size >= tar.BLOCK or first.startswith(MAGICS) or (size and name.startswith("blobs/"))
+            or (not size and name.endswith(".tar"))
+        ):  # fmt: skip
+            # Anything else that is smaller is no layer: docker's old VERSION files. Some docker wrote empty ones so.
             self._large(name, size, first, body)
 
     def _document(self, name: str, size: int, first: bytes, body: _Body) -> None:
@@ -168,26 +170,31 @@ class _Intake:
         named = _digest_of(name)
         blob = self._writers.begin(named.algorithm if named else "sha256")
         early = self._early if self._early is not None and self._is_early(name, size, first) else None
-        kind = kind_of(first)
-        if kind and (named or kind in _MEDIA_TYPES):
+        if kind := kind_of(first):
             with (early and early.follow(blob.path)) or nullcontext() as growing:
                 self._copy(first, body, blob.write, *((growing.wrote,) if growing is not None else ()))
             self._writers.finish(blob)
-            self._held[name] = _Held(blob.commit, blob.digest(), _MEDIA_TYPES.get(kind, ""))
+            self._held[name] = _Held(blob, _MEDIA_TYPES.get(kind, ""))
             return
         # As it came: docker's archives before 25 hold plain tars, which no digest names, and those since name theirs.
         # Who pushes it compresses it first.
         with (early and early.feed(partial(ring_for, size))) or nullcontext() as feed:
-            with LayerWriter(blob, feed, PLAIN, blob.algorithm) as layer:
-                # What has a digest is that, whatever it is.
-                source = Prefixed(first, body) if named else uncompressed_from(first, body)
-                while count := layer.read(source.readinto):
-                    self._is_through(count)
-                layer.finish()
-            self._writers.finish(blob)
+            self._held[name] = held = self._plain(blob, first, body.readinto, feed)
             if feed is not None:
-                feed.diff_id = layer.diff_id
-        self._held[name] = _Held(blob.commit, blob.digest(), LAYER_TAR, layer.diff_id)
+                feed.diff_id = held.diff_id
+
+    def _plain(
+        self, blob: BlobWriter, first: bytes, readinto: Callable[[memoryview], int], feed: Slots | None = None
+    ) -> _Held:
+        """A tar that is not compressed, of which some was read already."""
+        with LayerWriter(blob, feed, PLAIN, blob.algorithm) as layer:
+            layer.write(first)
+            self._is_through(len(first))
+            while count := layer.read(readinto):
+                self._is_through(count)
+            layer.finish()
+        self._writers.finish(blob)
+        return _Held(blob, LAYER_TAR, layer.diff_id)
 
     def _is_early(self, name: str, size: int, first: bytes) -> bool:
         """Whether a member is worth being unpacked already."""
@@ -272,11 +279,9 @@ class _Intake:
         for layer in manifest.layers:
             held = self._held.pop(self._place(blob_path(layer.digest)), None)
             if held is not None:
-                if held.digest != layer.digest:
-                    raise BadArchive(
-                        f"layer {layer.digest.short} of the archive is damaged", why=f"it is {held.digest}"
-                    )
-                descriptor = held.commit(layer.media_type)
+                if (digest := held.blob.digest()) != layer.digest:
+                    raise BadArchive(f"layer {layer.digest.short} of the archive is damaged", why=f"it is {digest}")
+                descriptor = held.blob.commit(layer.media_type)
                 if descriptor.size != layer.size:
                     raise BadArchive(f"layer {layer.digest.short} has {descriptor.size} bytes, not {layer.size}")
             elif not self._blobs.has(layer):
@@ -332,22 +337,28 @@ class _Intake:
                 raise BadDocument(f"the archive names {len(paths)} layers of {len(parsed.diff_ids)}")
             for path, diff_id in zip(paths, parsed.diff_ids, strict=True):
                 place = self._place(_inside(path))
-                held = self._held.get(place)
-                if held is None:
+                if place not in self._held:
                     raise BadArchive(f"the layer {path!r} is not in the archive")
-                if not held.media_type:
-                    raise BadArchive(f"the layer {path!r} is compressed in a way that layers are not")
+                if not self._held[place].media_type:
+                    self._held[place] = self._uncompressed(self._held[place])
+                held = self._held[place]
                 known = held.diff_id
                 # By another algorithm it is compared when it is unpacked.
                 if known is not None and known.algorithm == diff_id.algorithm and known != diff_id:
                     raise BadArchive(f"the layer {path!r} is not what its image says", why=f"it is {known}")
                 if place not in layers:
-                    layers[place] = held.commit(held.media_type)
+                    layers[place] = held.blob.commit(held.media_type)
             manifest = Manifest(
                 Descriptor(CONFIG, Digest.of(raw_config), len(raw_config)),
                 tuple(layers[self._place(_inside(path))] for path in paths),
             )
             yield Saved(codec.image_from(codec.dump_manifest(manifest), raw_config), tuple(map(_name, tags)))
+
+
+    def _uncompressed(self, held: _Held) -> _Held:
+        """The tar in a layer that no registry would take as it came."""
+        with held.blob.path.open("rb", buffering=0) as packed:
+            return self._plain(self._writers.begin("sha256"), b"", uncompressed(packed).readinto)
 
 
 def _index_of(images: Sequence[Image], raw: bytes) -> ImageIndex:

@@ -279,7 +279,7 @@ class VerifiedReader(io.RawIOBase):
     def _compare(self) -> None:
         """Raise DigestMismatch unless what was read is what it is to be."""
         if self._sum.hexdigest() != self._digest.hex:
-            raise DigestMismatch(self._digest, f"{self._digest.algorithm}:{self._sum.hexdigest()}")
+            raise damaged(self._digest, f"{self._digest.algorithm}:{self._sum.hexdigest()}")
 
     def read(self, size: int = -1, /) -> bytes:
         """Exactly `size` bytes unless the file ends before, unlike a raw file's read."""
@@ -338,3 +338,11 @@ class ReaderBeside(VerifiedReader):
     def close(self) -> None:
         self._hashing.abandon()
         super().close()
+
+
+def damaged(expected: object, found: object) -> DigestMismatch:
+    """What is said of a blob of the store that is not what its name says any more."""
+    return DigestMismatch(
+        expected, found, why="the blob is damaged here, in the store",
+        hint="%nbcontain system check --full --repair sets it aside; then pull, load or build the image again",
+    )  # fmt: skip

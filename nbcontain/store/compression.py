@@ -133,18 +133,14 @@ def uncompressed(stream: Readable) -> Uncompressed:
     count = 0
     while count < len(start) and (got := stream.readinto(memoryview(start)[count:])):
         count += got
-    return uncompressed_from(bytes(start[:count]), stream)
-
-
-def uncompressed_from(first: bytes, rest: Readable) -> Uncompressed:
-    """The same of a stream whose `first` bytes, a block of a tar or all there are, were read already."""
-    stream = Prefixed(first, rest)
+    first = bytes(start[:count])
+    rest = _Prefixed(first, stream)
     if name := kind_of(first):
         make = next(make for magic, (_, make) in _KINDS.items() if first.startswith(magic))
-        return Uncompressed(_opened(_Packed(stream, name), make), name)
+        return Uncompressed(_opened(_Packed(rest, name), make), name)
     if first.startswith(b"\x04\x22\x4d\x18"):
         raise BadArchive("the archive is compressed with lz4", hint="Decompress it first.")
-    return Uncompressed(stream)
+    return Uncompressed(rest)
 
 
 def kind_of(first: bytes) -> str:
@@ -155,16 +151,16 @@ def kind_of(first: bytes) -> str:
     return next((name for magic, (name, _) in _KINDS.items() if first.startswith(magic)), "")
 
 
-class Prefixed:
+class _Prefixed:
     """A stream with its first bytes put back."""
 
     def __init__(self, first: bytes, rest: Readable) -> None:
         self._first = first
         self._rest = rest
 
-    def readinto(self, buffer: memoryview, /) -> int:
+    def readinto(self, buffer: memoryview, /) -> int | None:
         if not self._first:
-            return self._rest.readinto(buffer) or 0
+            return self._rest.readinto(buffer)
         count = min(len(buffer), len(self._first))
         buffer[:count] = self._first[:count]
         self._first = self._first[count:]

@@ -10,7 +10,7 @@ from nbcontain.errors import BadArchive
 from nbcontain.events import Emit, Progress, TaskId, scope
 from nbcontain.oci import codec
 from nbcontain.oci.image import CONFIG, LAYER_TAR, MANIFEST, Image, Layer
-from nbcontain.store.blobs import Blobs
+from nbcontain.store.blobs import Blobs, damaged
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.layer_forms import Form
 from nbcontain.store.layer_writer import layer_writer
@@ -72,9 +72,10 @@ def converted(
 def _converted(layer: Layer, form: Form, blobs: Blobs, step: Step) -> Layer:
     digest, algorithm = layer.descriptor.digest, layer.diff_id.algorithm
     # A plain tar's digest is its diff ID, and compared as that.
-    opened: AbstractContextManager[Any] = blobs.opened(digest) if digest == layer.diff_id else blobs.open_beside(digest)
+    is_plain = digest == layer.diff_id
+    opened: AbstractContextManager[Any] = blobs.opened(digest) if is_plain else blobs.open_beside(digest)
     with opened as blob, step(layer) as told, layer_writer(blobs, form=form, algorithm=algorithm) as writer:
-        stream = uncompressed(cast(Readable, blob))
+        stream = blob if is_plain else uncompressed(cast(Readable, blob))
         while count := writer.read(stream.readinto):
             told(count)
         # To its end, where the digest is compared.
@@ -82,6 +83,8 @@ def _converted(layer: Layer, form: Form, blobs: Blobs, step: Step) -> Layer:
             pass
         writer.finish()
         if writer.diff_id != layer.diff_id:
+            if is_plain:
+                raise damaged(digest, writer.diff_id)
             why = f"it unpacks to {writer.diff_id}, and the config says {layer.diff_id}"
             raise BadArchive(f"layer {layer.descriptor.digest.short} is not what its image says", why=why)
         return writer.commit()

@@ -106,8 +106,7 @@ class Images:
         return [name for name, entry in self._listed() if name is not None and entry.digest.hex == digest.hex]
 
     def registry_digest(self, name: Reference | None, image: Image) -> Digest:
-        """By what digest a registry has what the image of this name came from: an index's, if it was chosen out of one.
-        """
+        """By what digest a registry has what the image of this name came from: an index's, if it was in one."""
         for _, entry in self._now().by_name(name) if name is not None else ():
             if entry.media_type in codec.INDEXES:
                 return entry.digest
@@ -163,8 +162,8 @@ class Images:
     ) -> None:  # fmt: skip
         """List images under their names, or without, all at once. They were prepared, and their layers are stored.
 
-        `within` is the digest of the index at a registry that they were chosen out of. Of names that somebody gave to
-        another image than the one `instead_of` which these come, none is taken. Raises BadReference.
+        `within` is the digest of the index at a registry that they were chosen out of. What comes `instead_of` another
+        of its ID gets those names that are still that one's, or its place if it has no name. Raises BadReference.
         """
         for image, _ in prepared:
             self._check_layers(image)
@@ -174,8 +173,9 @@ class Images:
                 if instead_of is not None:
                     standing = {name_of(each) for each in entries if each.digest == instead_of}
                     references = [each for each in references if each in standing]
-                entries = self._entered(entries, image, references, within)
-            return entries
+                if instead_of is None or references or None in standing:
+                    entries = self._entered(entries, image, references, within)
+            return [each for each in entries if each.digest != instead_of or each.annotations]
 
         self._change(entered)
 

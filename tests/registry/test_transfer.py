@@ -578,9 +578,28 @@ def test_what_a_push_cannot_send_is_compressed_all_the_same_and_nothing_is_lost(
         engine.registry.push(f"{registry.host}/app:1").result()
     registry.faults.clear()
     assert engine.image("here:1").id == plain.id
+    # What they were is not kept for that.
+    assert not engine.store.blobs.exists(plain.layers[0].descriptor.digest)
     assert engine.anatomy.verify("here:1").result()
     engine.registry.push(f"{registry.host}/app:1").result()
     assert media_types(registry, "app", "1") == [LAYER_TAR_GZIP] * 3
+
+
+@pytest.mark.parametrize("harm", ["other bytes", "cut", "looks compressed"])
+def test_a_plain_layer_that_is_damaged_here_is_not_sent_and_said_to_be_that(
+    engine: Engine, registry: Registry, plain: Image, harm: str
+) -> None:
+    blobs = engine.store.blobs
+    path, before = blobs.path(plain.layers[0].descriptor.digest), sorted(map(str, blobs.walk()))
+    path.chmod(0o644)
+    data = path.read_bytes()
+    harmed = {"other bytes": b"X" + data[1:], "cut": data[:700_000], "looks compressed": b"BZh" + data[600:]}
+    path.write_bytes(harmed[harm])
+    with pytest.raises(DigestMismatch) as caught:
+        engine.registry.push(f"{registry.host}/app:1").result()
+    assert "damaged here" in caught.value.why and "system check --full --repair" in caught.value.hint
+    assert not registry.asked("^(POST|PUT)")
+    assert sorted(map(str, blobs.walk())) == before and engine.image("here:1") == plain
 
 
 @pytest.mark.parametrize("compression", ["", ",compression=uncompressed,force-compression=true"])

@@ -35,6 +35,7 @@ from nbcontain.store.conversion import converted
 from nbcontain.store.layer_forms import FORMS, GZIP, Form, form_of
 from nbcontain.store.layer_writer import BLOCK_BYTES, layer_writer
 from nbcontain.values import replace
+from stores import add_image
 
 SIZES = (0, 1, 4096, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 5 * BLOCK_BYTES + 7, 40 * BLOCK_BYTES)
 TYPES = {"gzip": LAYER_TAR_GZIP, "zstd": LAYER_TAR_ZSTD, "uncompressed": LAYER_TAR}
@@ -123,6 +124,31 @@ def test_a_name_that_is_another_images_meanwhile_stays_that(engine: Engine, monk
     monkeypatch.setattr("nbcontain.archives.converted", meanwhile)
     there = engine.archives.convert("app:1", form_of("zstd")).result()
     assert engine.image("app:1") == other and engine.image("app:2") == there
+
+
+def test_an_image_that_a_container_stands_on_is_no_second_one_without_a_name(engine: Engine) -> None:
+    """The container's image is found by its ID, and that stays."""
+    was = add_image(engine.store, "it", name="app:1")
+    engine.store.snapshots.prepare("c1", was.chain_id)
+    there = engine.archives.convert("app:1", form_of("zstd")).result()
+    assert engine.images() == [(Reference.parse("app:1"), there)]
+
+
+@pytest.mark.parametrize("has_container", [False, True])
+def test_an_image_that_is_removed_meanwhile_does_not_come_back(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, has_container: bool
+) -> None:
+    was = add_image(engine.store, "it", name="app:1")
+    if has_container:
+        engine.store.snapshots.prepare("c1", was.chain_id)
+
+    def meanwhile(image: Image, *words: object, **options: object) -> Image:
+        engine.store.images.remove(Reference.parse("app:1"))
+        return converted(image, form_of("zstd"), engine.store.blobs)
+
+    monkeypatch.setattr("nbcontain.archives.converted", meanwhile)
+    there = engine.archives.convert("app:1", form_of("zstd")).result()
+    assert engine.images() == ([(None, there)] if has_container else [])
 
 
 def test_a_level_makes_it_anew(engine: Engine) -> None:

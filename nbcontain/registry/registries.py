@@ -31,7 +31,7 @@ from nbcontain.registry.policies import policy_of
 from nbcontain.registry.pull import Kept, Pull
 from nbcontain.registry.push import Push
 from nbcontain.registry.wire import Wire
-from nbcontain.store.conversion import converted, layer_step
+from nbcontain.store.conversion import converted, has_plain_layers, layer_step
 from nbcontain.store.gc import sweep
 from nbcontain.store.layer_forms import GZIP
 from nbcontain.store.stacks import Stacks
@@ -252,7 +252,11 @@ class Registries:
                 self._tell_troubles(task, emit, wire)
                 for _, image in images:
                     if image.digest not in ready:
-                        ready[image.digest] = self._packed(image, _struck(emit, wire), task) if packs else image
+                        ready[image.digest] = image
+                        if packs and isinstance(image, Image) and has_plain_layers(image):
+                            # A registry that is not there, or lets nobody in, changes nothing here.
+                            client.has_blob(reference.repository, image.manifest.config)
+                            ready[image.digest] = self._packed(image, _struck(emit, wire), task)
                 for each, given in images:
                     image = ready[given.digest]
                     push = Push(client, store, _struck(emit, wire), task)
@@ -268,20 +272,16 @@ class Registries:
             store.tell("image", "push", each.familiar, {"name": each.familiar_repository})
         return tuple(sent)
 
-    def _packed(self, image: Image | ImageIndex, emit: Emit, task: str) -> Image | ImageIndex:
+    def _packed(self, image: Image, emit: Emit, task: str) -> Image:
         """An image without plain layers, which has the names of the one that it was."""
         images, blobs = self.stacks().store.images, self.stacks().store.blobs
-        if isinstance(image, ImageIndex):
-            return image
-        step = partial(layer_step, emit, task, doing="compress")
-        made = converted(image, GZIP, blobs, step, plain_only=True)
-        if made is not image:
-            # A name with a digest stands for that manifest and no other.
-            own = [each for each in images.names(image.digest) if each.digest is None]
-            images.prepare(made)
-            images.enter([(made, own)], instead_of=image.digest)
-            emit(Notice(task, "layers that came as plain tars are compressed from now on, here as there",
-                        "--preserve-digests sends them as they are"))  # fmt: skip
+        made = converted(image, GZIP, blobs, partial(layer_step, emit, task, doing="compress"), plain_only=True)
+        # A name with a digest stands for that manifest and no other.
+        own = [each for each in images.names(image.digest) if each.digest is None]
+        images.prepare(made)
+        images.enter([(made, own)], instead_of=image.digest)
+        emit(Notice(task, "layers that came as plain tars are compressed from now on, here as there",
+                    "--preserve-digests sends them as they are"))  # fmt: skip
         return made
 
     def _sources(self, target: Reference, digest: Digest) -> Sequence[str]:

@@ -39,6 +39,11 @@ def layer_step(emit: Emit, parent: TaskId, layer: Layer, *, doing: str = "") -> 
         yield hear
 
 
+def has_plain_layers(image: Image) -> bool:
+    """Whether a layer of it is not compressed, by what its manifest says."""
+    return any(_is_plain(layer) for layer in image.layers)
+
+
 def converted(
     image: Image, form: Form, blobs: Blobs, step: Step = lambda layer: nullcontext(lambda size: None), *,
     first: int = 0, again: bool = False, plain_only: bool = False,
@@ -52,8 +57,9 @@ def converted(
     """
 
     def is_right(layer: Layer) -> bool:
-        its = _oci(layer.descriptor.media_type)
-        return its != LAYER_TAR if plain_only else its == form.media_type and not again
+        if plain_only:
+            return not _is_plain(layer)
+        return _oci(layer.descriptor.media_type) == form.media_type and not again
 
     layers = [
         layer if number < first or is_right(layer) else _converted(layer, form, blobs, step)
@@ -88,6 +94,10 @@ def _converted(layer: Layer, form: Form, blobs: Blobs, step: Step) -> Layer:
             why = f"it unpacks to {writer.diff_id}, and the config says {layer.diff_id}"
             raise BadArchive(f"layer {layer.descriptor.digest.short} is not what its image says", why=why)
         return writer.commit()
+
+
+def _is_plain(layer: Layer) -> bool:
+    return _oci(layer.descriptor.media_type) == LAYER_TAR
 
 
 def _oci(media_type: str) -> str:

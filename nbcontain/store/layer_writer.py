@@ -5,7 +5,6 @@ lies on the disk. gzip unless somebody asks for another form (`layer_forms`), si
 ISA-L, level 1: six times as fast as zlib's level 1 for the same size; what cannot be compressed is stored
 (`gzip_stream`). The same tar gives the same bytes, on one machine, whatever pieces it comes in and however many
 processors there are: it is compressed in blocks of one size, each by itself; and the header has no name and no time.
-But for ISA-L: now and then, in one of some ten thousand blocks, it finds other matches, which are as good.
 
 A layer of more than a block is worked on by several: whoever writes reads and hashes, some threads compress
 (`packing`), and one hashes and writes what comes of that. Each gives up Python's lock meanwhile, so all processors have

@@ -602,6 +602,16 @@ def test_a_plain_layer_that_is_damaged_here_is_not_sent_and_said_to_be_that(
     assert sorted(map(str, blobs.walk())) == before and engine.image("here:1") == plain
 
 
+@pytest.mark.parametrize("fault", [hang_up, status(403)], ids=["not there", "lets nobody in"])
+def test_a_registry_that_takes_nothing_changes_nothing_here(
+    engine: Engine, registry: Registry, plain: Image, fault: Any
+) -> None:
+    registry.fault(".", fault, 99)
+    with pytest.raises(RegistryError):
+        engine.registry.push(f"{registry.host}/app:1").result()
+    assert engine.image("here:1").digest == plain.digest
+
+
 @pytest.mark.parametrize("compression", ["", ",compression=uncompressed,force-compression=true"])
 def test_a_build_on_plain_layers_pushes_them_compressed_unless_that_is_not_wanted(
     engine: Engine, registry: Registry, plain: Image, compression: str

@@ -36,7 +36,8 @@ _OLD_NAMES = {"io": "blkio"}
 """Of controllers of version 2."""
 _GROUP = "as root, or as a user whose session has a group of its own (systemd's Delegate=yes)"
 _HINT = f"start it without the limit; or {_GROUP}"
-_HINT_INSIDE = "start it without the limit; or on a machine, or in a container that is privileged"
+_INSIDE = "on a machine, or in a container that is privileged"
+_HINT_INSIDE = f"start it without the limit; or {_INSIDE}"
 """Where not even root may."""
 
 
@@ -49,6 +50,7 @@ class Tree:
 
     first: Mapping[str, Path]
     second: Path | None
+    is_root: bool = False
 
     @classmethod
     def of(cls, mountinfo: str, own: str, *, is_root: bool) -> Tree:
@@ -70,7 +72,7 @@ class Tree:
         if second is not None and not is_root:
             path = next((line[3:] for line in own.splitlines() if line.startswith("0::")), "/")
             second = _delegated(second, path)
-        return cls(first, second)
+        return cls(first, second, is_root)
 
     @classmethod
     def here(cls, *, is_root: bool) -> Tree:
@@ -232,7 +234,8 @@ class Group:
                 return self._first("freezer")
             except OSError as error:
                 why = f"{error.strerror or error}: {error.filename}"
-        raise SetupFailed("nothing can be paused here", why=why, hint=f"start it {_GROUP}")
+        hint = _INSIDE if self._tree.is_root else _GROUP
+        raise SetupFailed("nothing can be paused here", why=why, hint=f"start it {hint}")
 
     def freeze(self, *, frozen: bool, timeout_s: float = 5.0) -> None:
         """Stop all its processes where they are, or let them go on. Raises SetupFailed."""
@@ -350,10 +353,14 @@ class Group:
 
     def _second(self, controller: str) -> Path:
         if not self._tree.has_second(controller) or self._tree.second is None:
-            group = self._tree.second
-            why, hint = f"{group or 'no group'} has been handed over to this user without it", _HINT
+            group, hint = self._tree.second, _HINT_INSIDE
             if group is not None and not os.access(group, os.W_OK):
-                why, hint = f"{group} is nobody's here to write to", _HINT_INSIDE
+                why = f"{group} is nobody's here to write to"
+            elif self._tree.is_root:
+                why = f"{group} has none" if group else "no control groups are mounted"
+            else:
+                why, hint = "no group has been handed over to this user", _HINT
+                why = f"{group} has been handed over to this user without it" if group else why
             raise SetupFailed(f"nothing here can limit it: there is no controller {controller}", why=why, hint=hint)
         for number in range(len(self._parts)):
             part = self._tree.second.joinpath(*self._parts[:number])

@@ -376,3 +376,17 @@ def test_where_processes_have_no_descriptors_a_chroot_is_still_to_be_had() -> No
     assert (chosen.name, chosen.rung.ids) == ("userns-chroot", "")
     assert choose(replace(host(uid=0), abilities=old | {Ability.NOTIFY: Probe(True)})).name == "none"
     assert choose(replace(host(uid=0), abilities=old | {Ability.KERNEL: Probe(True)})).name == "full"
+
+
+def test_what_was_not_tried_says_why_in_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who asks for preload is not to look for a proot."""
+    monkeypatch.setattr(probe.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(probe, "begun", lambda *_: lambda: (True, ""))
+    monkeypatch.setattr(probe.proot, "on_path", lambda: "")
+    monkeypatch.setattr(probe.fakechroot, "tried", lambda: (False, fakechroot.MISSING))
+    probe.main([str(tmp_path), "ada"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["PROOT"][1].startswith(proot.MISSING)
+    assert not found["NOTIFY_OUTSIDE"][0] and "proot" not in found["NOTIFY_OUTSIDE"][1]

@@ -59,7 +59,7 @@ class Store:
         self.cache = BuildCache(layout, self.blobs)
         self.cache_mounts = CacheMounts(layout)
         self.builds = BuildRecords(layout)
-        self.volumes = Volumes(layout, remove_tree)
+        self.volumes = Volumes(layout, self.overlays.remove_tree)
 
     def _is_in_use(self, name: ChainID | None) -> bool:
         return any(each.is_in_use(name) for each in self.snapshotters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -317,3 +318,15 @@ def test_umoci_unpacks_what_we_packed(tmp_path: Path) -> None:
     )
     assert (tmp_path / "bundle/rootfs/file1").read_text() == "two"
     assert Store.open(store.layout.root).images.find("hello").config.cmd == ("sh",)
+
+
+def test_a_volume_of_ones_own_files_goes_without_a_container(tmp_path: Path) -> None:
+    """As where nobody can make one."""
+    store = Store.open(tmp_path / "store", remove_tree=_cannot)
+    store.volumes.create("one", created="2026-01-01T00:00:00Z", labels={}, options={})
+    store.volumes.remove("one", list)
+    assert store.volumes.all() == [] and list(store.layout.tmp.iterdir()) == []
+
+
+def _cannot(path: Path) -> None:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))

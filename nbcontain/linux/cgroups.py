@@ -34,9 +34,9 @@ _CONTROLLERS = frozenset(
 """Of version 1, as far as they are used here; the last one is a hierarchy without a controller."""
 _OLD_NAMES = {"io": "blkio"}
 """Of controllers of version 2."""
-_GROUP = "as root, or as a user whose session has a group of its own (systemd's Delegate=yes)"
-_HINT = f"start it without the limit; or {_GROUP}"
 _INSIDE = "on a machine, or in a container that is privileged"
+_GROUP = f"as root {_INSIDE}, or as a user whose session has a group of its own (systemd's Delegate=yes)"
+_HINT = f"start it without the limit; or {_GROUP}"
 _HINT_INSIDE = f"start it without the limit; or {_INSIDE}"
 """Where not even root may."""
 
@@ -50,7 +50,6 @@ class Tree:
 
     first: Mapping[str, Path]
     second: Path | None
-    is_root: bool = False
 
     @classmethod
     def of(cls, mountinfo: str, own: str, *, is_root: bool) -> Tree:
@@ -72,7 +71,7 @@ class Tree:
         if second is not None and not is_root:
             path = next((line[3:] for line in own.splitlines() if line.startswith("0::")), "/")
             second = _delegated(second, path)
-        return cls(first, second, is_root)
+        return cls(first, second)
 
     @classmethod
     def here(cls, *, is_root: bool) -> Tree:
@@ -234,8 +233,7 @@ class Group:
                 return self._first("freezer")
             except OSError as error:
                 why = f"{error.strerror or error}: {error.filename}"
-        hint = _INSIDE if self._tree.is_root else _GROUP
-        raise SetupFailed("nothing can be paused here", why=why, hint=f"start it {hint}")
+        raise SetupFailed("nothing can be paused here", why=why, hint=f"start it {_GROUP}")
 
     def freeze(self, *, frozen: bool, timeout_s: float = 5.0) -> None:
         """Stop all its processes where they are, or let them go on. Raises SetupFailed."""
@@ -353,14 +351,11 @@ class Group:
 
     def _second(self, controller: str) -> Path:
         if not self._tree.has_second(controller) or self._tree.second is None:
-            group, hint = self._tree.second, _HINT_INSIDE
+            group = self._tree.second
+            why = f"{group}, where our groups are, is without it" if group else "there is no group to make others in"
+            hint = _HINT
             if group is not None and not os.access(group, os.W_OK):
-                why = f"{group} is nobody's here to write to"
-            elif self._tree.is_root:
-                why = f"{group} has none" if group else "no control groups are mounted"
-            else:
-                why, hint = "no group has been handed over to this user", _HINT
-                why = f"{group} has been handed over to this user without it" if group else why
+                why, hint = f"{group} is nobody's here to write to", _HINT_INSIDE
             raise SetupFailed(f"nothing here can limit it: there is no controller {controller}", why=why, hint=hint)
         for number in range(len(self._parts)):
             part = self._tree.second.joinpath(*self._parts[:number])

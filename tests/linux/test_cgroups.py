@@ -16,7 +16,6 @@ from nbcontain.linux.limits import Limits, Setting, Throttle, from_json, setting
 from nbcontain.linux.more_limits import more_limits
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.runtime.resources import LimitOptions, limits_of, size_of
-from nbcontain.values import replace
 
 MIB = 1 << 20
 MOUNTS = """\
@@ -245,18 +244,15 @@ def test_a_group_that_cannot_be_written_to_was_handed_over_to_nobody(tmp_path: P
     assert "privileged" in told.value.hint and "as root" not in told.value.hint, "root is told so, too"
 
 
-def test_root_is_not_told_to_be_root(tmp_path: Path) -> None:
-    with pytest.raises(SetupFailed) as told:
-        Group(replace(fake_v2(tmp_path / "root"), is_root=True), "one").limit(Limits(io_weight=100))
-    assert told.value.why == f"{tmp_path}/root has none"
-    for each in (Group(Tree({}, None, is_root=True), "one"), Group(Tree({}, None), "one")):
-        with pytest.raises(SetupFailed) as bare:
-            each.limit(Limits(memory=64 * MIB))
-        with pytest.raises(SetupFailed) as paused:
-            each.freezer()
-        assert "without it" not in bare.value.why
-        is_told = [("as root" in error.value.hint) for error in (bare, paused)]
-        assert is_told == [not each._tree.is_root] * 2
+def test_root_is_not_told_to_be_root_alone(tmp_path: Path) -> None:
+    """Nor that somebody handed a group over: what is said holds for both."""
+    for tree, why in ((fake_v2(tmp_path / "root"), f"{tmp_path}/root, where"), (Tree({}, None), "there is no group")):
+        with pytest.raises(SetupFailed) as told:
+            Group(tree, "one").limit(Limits(io_weight=100))
+        assert told.value.why.startswith(why) and "as root on a machine" in told.value.hint
+    with pytest.raises(SetupFailed) as paused:
+        Group(Tree({}, None), "one").freezer()
+    assert "as root on a machine" in paused.value.hint
 
 
 def test_others_groups_are_below_the_highest_that_was_handed_over(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from nbcontain.linux import boot
 from nbcontain.oci import codec
 from nbcontain.oci.digest import ChainID
 from nbcontain.oci.image import Index
-from nbcontain.store import events_log, files, removal
+from nbcontain.store import events_log, files, removal, spare
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.builds import BuildRecords
 from nbcontain.store.cache import BuildCache
@@ -198,5 +198,6 @@ def _make(layout: Layout) -> None:
     with files.lock(layout.index_lock, exclusive=True):
         if not layout.index.exists():
             files.replace(layout.index, codec.dump_index(Index(())), 0o644)
+        spare.keep(layout)
         files.replace(layout.oci_layout, OCI_LAYOUT, 0o644)
         files.replace(layout.version, f"{FORMAT_VERSION}\n".encode())

@@ -268,9 +268,10 @@ class _Processes:
 
 
 def _namespace(pid: int | str) -> int:
-    """The inode of its pid namespace; 0 if it is gone, or hidden."""
+    """The inode of its pid namespace; 0 if it is gone, hidden, or has another number each time (gVisor of 2022)."""
     try:
-        return os.stat(f"/proc/{pid}/ns/pid").st_ino
+        inode = os.stat(f"/proc/{pid}/ns/pid").st_ino
+        return inode if os.readlink(f"/proc/{pid}/ns/pid") == f"pid:[{inode}]" else 0
     except OSError:
         return 0
 

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -267,8 +269,13 @@ def test_the_terminal_tells_of_memory_and_of_all_power(machine: Machine, roots: 
 def test_where_namespaces_are_hidden_a_containers_processes_are_the_heirs_of_its_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As in gVisor of 2022, whose /proc/PID/ns leads nowhere."""
-    monkeypatch.setattr(resources, "_namespace", lambda pid: 0)
+    """As in gVisor of 2022, where a namespace has another number each time that one looks."""
+    own, numbers = os.stat, count(1)
+
+    def stat(path: Any, **words: Any) -> Any:
+        return SimpleNamespace(st_ino=next(numbers)) if str(path).endswith("/ns/pid") else own(path, **words)
+
+    monkeypatch.setattr(resources.os, "stat", stat)
     script = "sleep 60 & echo $!; wait"
     with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nbcontain.errors import NbcontainError
 from nbcontain.host import Ability, Host, user_name
 from nbcontain.linux import probe as probe_words
+from nbcontain.linux.cgroups import Tree
 from nbcontain.network.tunnels import MASQUERADE, PROGRAMS
 from nbcontain.oci.spec import Mount
 from nbcontain.profiles import ISOLATION, PROFILES, Profile, answering, storage_driver
@@ -39,8 +42,22 @@ def diagnosed(engine: Engine) -> tuple[Finding, ...]:
     """What is so now: everything is tried anew, down to a process inside."""
     host = engine.fresh_host()
     driver, why = storage_driver(host, engine.environ, engine.profile)
-    found = findings(host, engine.profile, driver, why, refusal_of(engine), user_name(host.uid))
-    return (*found, *_leading_out(engine), *_moved(engine.place))
+    found = findings(
+        host, engine.profile, driver, why, refusal_of(engine), user_name(host.uid),
+        "" if host.is_root else as_root(os.environ, Path("/proc/self/status").read_text()),
+    )  # fmt: skip
+    lacking = lacking_limits(host, Tree.here(is_root=host.is_root)) if engine.profile.runs else ()
+    return (*found, *lacking, *_leading_out(engine), *_moved(engine.place))
+
+
+def as_root(environ: Mapping[str, str], status: str) -> str:
+    """What asks the same as root; "" where nobody may become that. `status` is /proc/self/status."""
+    import shutil
+
+    if "\nNoNewPrivs:\t0\n" not in f"\n{status}" or not shutil.which("sudo", path=environ.get("PATH", os.defpath)):
+        return ""
+    # By its path: sudo has a PATH of its own.
+    return f"sudo {sys.executable} -m nbcontain doctor"
 
 
 def refusal_of(engine: Engine) -> str:
@@ -54,9 +71,12 @@ def refusal_of(engine: Engine) -> str:
 
 
 def findings(
-    host: Host, profile: Profile, driver: Driver, driver_why: str, refusal: str, user: str
+    host: Host, profile: Profile, driver: Driver, driver_why: str, refusal: str, user: str, as_root: str = ""
 ) -> tuple[Finding, ...]:
-    """The most important first. Pure. `refusal` is what went wrong when a process inside was started, "" if nothing."""
+    """The most important first. Pure. `refusal` is what went wrong when a process inside was started, "" if nothing.
+
+    `as_root` is what asks the same as root, "" if nobody may.
+    """
     left_out = _NOT_FOR_ROOT if host.is_root else _FOR_ROOT
     # What is only looked at where something better is missing is not worth a word where that is there.
     is_first = profile.rung.root == "pivot"
@@ -67,7 +87,7 @@ def findings(
         # Of what containers could have besides, nothing matters, and nothing that is advised about it would help.
         if not host.is_root:
             needed += [_ability(host, Ability.PROOT, user, profile), *_asked_for(host, user, profile)]
-        return (_running(profile, refusal), *needed)
+        return (_running(profile, refusal, as_root), *needed)
     wanted = [_ability(host, each, user, profile) for each in _WANTED if each not in left_out]
     storage = _storage(host, driver, driver_why, profile)
     about = [] if profile.rung.enters else [Finding("partly", "isolation", profile.about)]
@@ -108,12 +128,13 @@ def _asked_for(host: Host, user: str, profile: Profile) -> Iterator[Finding]:
             yield Finding("partly", what, each.about, f"{ISOLATION}={each.name}")
 
 
-def _running(profile: Profile, refusal: str) -> Finding:
+def _running(profile: Profile, refusal: str, as_root: str = "") -> Finding:
     if refusal:
         return Finding("no", "containers", refusal, "please report this: all that was tried before says that it works")
     if profile.runs:
         return Finding("yes", "containers")
-    return Finding("no", "containers", "for the reasons below; pull, push, save, load, images work all the same")
+    why = "for the reasons below; pull, push, save, load, images work all the same"
+    return Finding("no", "containers", why, f"as root there may be more: {as_root}" if as_root else "")
 
 
 def _ability(host: Host, ability: Ability, user: str, profile: Profile) -> Finding:
@@ -191,6 +212,14 @@ def _storage(host: Host, driver: Driver, why: str, profile: Profile) -> Finding:
     elsewhere = "NBCONTAIN_ROOT on another disk, or in /dev/shm where that is large"
     attempt = "" if shared or not profile.rung.mounts else elsewhere
     return Finding("partly", "storage driver copy: whole trees", f"{why}; {cost}", attempt)
+
+
+def lacking_limits(host: Host, tree: Tree) -> Iterator[Finding]:
+    """What cannot be limited though groups can be made: nothing that they are made in has the controller."""
+    lacking = [each for each in ("memory", "cpu", "pids") if not tree.keeps(each)]
+    if host.can(Ability.CGROUPS) and lacking:
+        why = f"no controller for them in {tree.second or 'what is mounted'}"
+        yield Finding("no", f"limits of {', '.join(lacking)}", why)
 
 
 def _leading_out(engine: Engine) -> Iterator[Finding]:

@@ -119,7 +119,7 @@ class Networks:
             probe = host.abilities[Ability.NET_ADMIN]
             raise Unavailable(
                 f"{what} with bridges cannot be had here", why=probe.why or "this machine's network cannot be changed",
-                hint="--network host, or --network none",
+                hint="--network host" + ", or --network none" * ("network" in self._engine.profile.rung.namespaces),
             )  # fmt: skip
 
     # --- what there is ---

@@ -248,16 +248,18 @@ class _Processes:
     def __init__(self) -> None:
         self._by_namespace: dict[int, list[int]] = {}
         for name in os.listdir("/proc"):
-            if name.isdecimal() and (inode := _namespace(name)):
-                self._by_namespace.setdefault(inode, []).append(int(name))
+            if name.isdecimal():
+                self._by_namespace.setdefault(_namespace(name), []).append(int(name))
 
     def of(self, first: int) -> list[int]:
         """Those of the container whose first process this is; none if it is gone."""
         inode = _namespace(first)
         found = self._by_namespace.get(inode, [])
-        if inode != _namespace("self"):
+        if inode not in (0, _namespace("self")):
             return found
-        # It has no namespace of its own: then they are its descendants, and not all that runs here.
+        if first not in found:
+            return []
+        # It has no namespace of its own, or none that is shown: they are its descendants, and not all that runs here.
         parents = {pid: _parent(pid) for pid in found}
         family = {first}
         while fresh := {pid for pid, parent in parents.items() if parent in family} - family:
@@ -266,9 +268,10 @@ class _Processes:
 
 
 def _namespace(pid: int | str) -> int:
-    """The inode of its pid namespace; 0 if it is gone, or hidden."""
+    """The inode of its pid namespace; 0 if it is gone, hidden, or has another number each time (gVisor of 2022)."""
     try:
-        return os.stat(f"/proc/{pid}/ns/pid").st_ino
+        inode = os.stat(f"/proc/{pid}/ns/pid").st_ino
+        return inode if os.readlink(f"/proc/{pid}/ns/pid") == f"pid:[{inode}]" else 0
     except OSError:
         return 0
 

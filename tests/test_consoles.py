@@ -31,7 +31,7 @@ from nbcontain.consoles import ExecSession
 from nbcontain.detach_keys import DetachKeys
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError, SetupFailed, UsageError
-from nbcontain.runtime import console
+from nbcontain.runtime import console, unmounted
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import ExecOptions, RunOptions
 from nbcontain.sig_proxy import passing
@@ -303,3 +303,24 @@ def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch: pytest.MonkeyP
         os.kill(os.getpid(), signal.SIGUSR1)
     assert told == [signal.SIGUSR1]
     assert known(signal.SIGUSR1) == signal.SIG_DFL
+
+
+def test_a_kernel_that_opens_no_other_end_by_the_first_one_gives_a_terminal_by_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As gVisor of 2022 (TIOCGPTPEER is of Linux 4.13)."""
+    own = console.fcntl.ioctl
+
+    def older(fd: int, request: int, *more: object) -> object:
+        if request == 0x5441:
+            raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+        return own(fd, request, *more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(console.fcntl, "ioctl", older)
+    made = unmounted.terminal((24, 80))
+    try:
+        assert os.get_terminal_size(made.peer) == (80, 24)
+        os.write(made.peer, b"there")
+        assert os.read(made.master, 5) == b"there"
+    finally:
+        made.close()

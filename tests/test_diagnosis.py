@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 import needs
-from nbcontain import probe_file
+from nbcontain import diagnosis, probe_file
 from nbcontain.commands import parse_words
-from nbcontain.diagnosis import Finding, findings, ladder
+from nbcontain.diagnosis import Finding, findings, lacking_limits, ladder
 from nbcontain.display.table import Table
 from nbcontain.engine import Engine
 from nbcontain.errors import Unavailable, UsageError
 from nbcontain.host import Ability, Host, Probe
 from nbcontain.linux import fakechroot, probe, proot
+from nbcontain.linux.cgroups import Tree
 from nbcontain.linux.idmap import IdMap
 from nbcontain.profiles import choose, storage_driver
 from nbcontain.values import replace
@@ -32,9 +33,9 @@ def host(*missing: Ability, uid: int = 1000, why: str = "Operation not permitted
     return Host(uid, uid, uid == 0, "6.1", "v2", ids, abilities)
 
 
-def told(machine: Host, refusal: str = "") -> dict[str, Finding]:
+def told(machine: Host, refusal: str = "", as_root: str = "") -> dict[str, Finding]:
     driver, why = storage_driver(machine, {})
-    return {each.what: each for each in findings(machine, choose(machine), driver, why, refusal, "ada")}
+    return {each.what: each for each in findings(machine, choose(machine), driver, why, refusal, "ada", as_root)}
 
 
 def test_what_is_there_needs_no_advice() -> None:
@@ -61,6 +62,30 @@ def test_with_one_id_it_is_said_what_cannot_be_and_who_can_change_that() -> None
     assert found[owners].state == "partly"
     blind = told(host(Ability.ID_RANGES, Ability.NOTIFY))[owners]
     assert (blind.state, blind.attempt[:12]) == ("no", "COPY --chown")
+
+
+def test_groups_that_keep_no_limit_are_told(tmp_path: Path) -> None:
+    """As where version 2 is mounted beside version 1, which has the controllers, and the place shows the former."""
+    (tmp_path / "cgroup.controllers").write_text("pids\n")
+    [found] = lacking_limits(host(uid=0), Tree({}, tmp_path))
+    assert (found.state, found.what) == ("no", "limits of memory, cpu")
+    assert str(tmp_path) in found.why
+    (tmp_path / "cgroup.controllers").write_text("cpu io memory pids\n")
+    assert not list(lacking_limits(host(uid=0), Tree({}, tmp_path)))
+    assert not list(lacking_limits(host(Ability.CGROUPS), Tree({}, None)))
+
+
+def test_where_nothing_runs_and_sudo_is_there_it_is_said_who_may_more(tmp_path: Path) -> None:
+    """As in a development container: root's rung may be another."""
+    nothing = host(Ability.USER_NAMESPACES, Ability.USERNS_CHROOT, Ability.PIVOT)
+    found = told(nothing, as_root="sudo /v/bin/python -m nbcontain doctor")
+    assert found["containers"].attempt == "as root there may be more: sudo /v/bin/python -m nbcontain doctor"
+    assert told(nothing)["containers"].attempt == ""
+    (tmp_path / "sudo").write_text("#!/bin/sh\n")
+    (tmp_path / "sudo").chmod(0o755)
+    assert diagnosis.as_root({"PATH": str(tmp_path)}, "NoNewPrivs:\t0\n").startswith("sudo ")
+    for path, status in ((tmp_path, "NoNewPrivs:\t1\n"), (tmp_path / "none", "NoNewPrivs:\t0\n")):
+        assert diagnosis.as_root({"PATH": str(path)}, status) == ""
 
 
 def test_where_the_disk_keeps_no_owners_root_is_told_and_others_have_one_id() -> None:
@@ -351,3 +376,17 @@ def test_where_processes_have_no_descriptors_a_chroot_is_still_to_be_had() -> No
     assert (chosen.name, chosen.rung.ids) == ("userns-chroot", "")
     assert choose(replace(host(uid=0), abilities=old | {Ability.NOTIFY: Probe(True)})).name == "none"
     assert choose(replace(host(uid=0), abilities=old | {Ability.KERNEL: Probe(True)})).name == "full"
+
+
+def test_what_was_not_tried_says_why_in_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who asks for preload is not to look for a proot."""
+    monkeypatch.setattr(probe.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(probe, "begun", lambda *_: lambda: (True, ""))
+    monkeypatch.setattr(probe.proot, "on_path", lambda: "")
+    monkeypatch.setattr(probe.fakechroot, "tried", lambda: (False, fakechroot.MISSING))
+    probe.main([str(tmp_path), "ada"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["PROOT"][1].startswith(proot.MISSING)
+    assert not found["NOTIFY_OUTSIDE"][0] and "proot" not in found["NOTIFY_OUTSIDE"][1]

@@ -34,9 +34,10 @@ _CONTROLLERS = frozenset(
 """Of version 1, as far as they are used here; the last one is a hierarchy without a controller."""
 _OLD_NAMES = {"io": "blkio"}
 """Of controllers of version 2."""
-_GROUP = "as root, or as a user whose session has a group of its own (systemd's Delegate=yes)"
+_INSIDE = "on a machine, or in a container that is privileged"
+_GROUP = f"as root {_INSIDE}, or as a user whose session has a group of its own (systemd's Delegate=yes)"
 _HINT = f"start it without the limit; or {_GROUP}"
-_HINT_INSIDE = "start it without the limit; or on a machine, or in a container that is privileged"
+_HINT_INSIDE = f"start it without the limit; or {_INSIDE}"
 """Where not even root may."""
 
 
@@ -351,7 +352,8 @@ class Group:
     def _second(self, controller: str) -> Path:
         if not self._tree.has_second(controller) or self._tree.second is None:
             group = self._tree.second
-            why, hint = f"{group or 'no group'} has been handed over to this user without it", _HINT
+            why = f"{group}, where our groups are, is without it" if group else "there is no group to make others in"
+            hint = _HINT
             if group is not None and not os.access(group, os.W_OK):
                 why, hint = f"{group} is nobody's here to write to", _HINT_INSIDE
             raise SetupFailed(f"nothing here can limit it: there is no controller {controller}", why=why, hint=hint)

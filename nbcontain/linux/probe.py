@@ -24,7 +24,8 @@ _FAILED = 1
 _NAMES = syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 Answer = tuple[bool, str]
 KILLED = "the trial was killed"
-"""The answer where nothing was found out."""
+IDLE = "nobody tried it: there is no program that it would be for"
+"""The answers where nothing was found out."""
 NOT_FOR_USERS = "kernel.unprivileged_userns_clone is 0"
 NO_MORE = "user.max_user_namespaces is reached"
 IN_CHROOT = "a process in a chroot may make none"
@@ -59,7 +60,7 @@ def main(words: list[str]) -> None:
         "PROOT": translator, "PRELOAD": library,
         "NOTIFY": begun(_answer, single, 0),
         # Whoever is root of a namespace may look into what is in it; outside, the host may say that only parents may.
-        "NOTIFY_OUTSIDE": begun(_answer, IdMap.identity(), 0) if translator[0] or library[0] else translator,
+        "NOTIFY_OUTSIDE": begun(_answer, IdMap.identity(), 0) if translator[0] or library[0] else (False, IDLE),
         "LANDLOCK": _landlock(),
         "REFLINKS": _in_store(root, _reflink),
         "ATTRIBUTES": _in_store(root, _attribute),

@@ -6,6 +6,7 @@ dependency; and who is connected to, and with which credentials, is decided here
 
 from __future__ import annotations
 
+import errno
 import http.client
 import io
 import os
@@ -167,6 +168,8 @@ class Wire:
         self._lock = threading.Lock()
         self._idle: dict[tuple[str, str, int], list[Connection]] = {}
         self._live: set[Connection] = set()
+        self._begun: set[socket.socket] = set()
+        """Handles of those that are being made: TLS takes the first one to itself."""
         self.is_shut = threading.Event()
         self.is_warned = False
         """Whether what is odd about who one is was told."""
@@ -175,10 +178,11 @@ class Wire:
         """Nobody wants anything any more: whoever waits for an answer gets Cancelled."""
         self.is_shut.set()
         with self._lock:
-            live = list(self._live) + [each for some in self._idle.values() for each in some]
-        for each in live:
-            with suppress(OSError, AttributeError):
-                each.http.sock.shutdown(socket.SHUT_RDWR)
+            made = [*self._live, *(each for some in self._idle.values() for each in some)]
+            # Under the lock, since who has made a connection closes its second handle.
+            for sock in (*self._begun, *(each.http.sock for each in made)):
+                with suppress(OSError, AttributeError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         with self._lock:
@@ -294,15 +298,29 @@ class Wire:
         if target:
             client.set_tunnel(host, port)
         client.response_class = _Response
+        handles: list[socket.socket] = []
+
+        def begun(sock: socket.socket) -> None:
+            handles.append(sock.dup())
+            with self._lock:
+                self._begun.add(handles[-1])
+            if self.is_shut.is_set():
+                raise ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED))
+
         # The address that was looked at is the one that is connected to: a name may mean another one a moment later.
-        client._create_connection = lambda *_, **__: _connected(*first, None if target else allowed)  # type: ignore[attr-defined]
+        client._create_connection = lambda *_, **__: _connected(*first, None if target else allowed, begun)  # type: ignore[attr-defined]
+        connection = Connection(self, key, client)
         try:
             client.connect()
+            with self._lock:
+                self._live.add(connection)
         except ssl.SSLCertVerificationError as error:
             raise _untrusted(parts.netloc, error) from error
-        connection = Connection(self, key, client)
-        with self._lock:
-            self._live.add(connection)
+        finally:
+            with self._lock:
+                self._begun.difference_update(handles)
+                for each in handles:
+                    each.close()
         return connection, False
 
     def _proxy(self, scheme: str, netloc: str) -> str:
@@ -341,8 +359,10 @@ def _untrusted(netloc: str, error: ssl.SSLCertVerificationError) -> BadCertifica
     return BadCertificate(f"the certificate of {netloc} is not trusted", why=error.verify_message, hint=hint)
 
 
-def _connected(host: str, port: int, allowed: Callable[[str], None] | None) -> socket.socket:
-    """A socket connected to one of a name's addresses."""
+def _connected(
+    host: str, port: int, allowed: Callable[[str], None] | None, begun: Callable[[socket.socket], None]
+) -> socket.socket:
+    """A socket connected to one of a name's addresses; `begun` is given each before it is, and may raise OSError."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
@@ -357,6 +377,7 @@ def _connected(host: str, port: int, allowed: Callable[[str], None] | None) -> s
             allowed(str(address[0]))
         sock = socket.socket(family, kind, protocol)
         try:
+            begun(sock)
             sock.settimeout(_CONNECT_S)
             sock.connect(address)
             sock.settimeout(IDLE_S)

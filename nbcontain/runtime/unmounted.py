@@ -6,6 +6,7 @@ is made in the tree for it is told to the supervisor, like the mount points of o
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _DIRECTORIES = {"/proc": 0o555, "/sys": 0o555, "/dev": 0o755, "/dev/pts": 0o755, "/dev/shm": 0o1777}
 _HARMLESS = frozenset({*DEVICES.values(), (5, 1), (5, 2)})
 """With /dev/console and /dev/ptmx, as in many a root file system, what docker's device cgroup opens to everybody."""
-_UNLOCK, _OPEN_PEER = 0x40045431, 0x5441
+_UNLOCK, _OPEN_PEER, _NUMBER = 0x40045431, 0x5441, 0x80045430
 _LIMIT_BYTES = 1 << 20
 
 
@@ -218,8 +219,22 @@ def terminal(size: tuple[int, int]) -> Console:
     try:
         master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         fcntl.ioctl(master, _UNLOCK, struct.pack("i", 0))
-        peer = fcntl.ioctl(master, _OPEN_PEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        peer = _other_end(master)
     except OSError as error:
-        raise SetupFailed("cannot make a terminal", errno=error.errno, why=error.strerror or "") from error
+        raise SetupFailed(
+            "cannot make a terminal", errno=error.errno, why=error.strerror or "", hint="leave out -t (--tty)"
+        ) from error
     resize(master, size)
     return Console(master, peer)
+
+
+def _other_end(master: int) -> int:
+    """By its number where the kernel opens none by the first end (TIOCGPTPEER): the devpts is this machine's own."""
+    flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        return fcntl.ioctl(master, _OPEN_PEER, flags)
+    except OSError as error:
+        if error.errno != errno.ENOTTY:
+            raise
+    (number,) = struct.unpack("I", fcntl.ioctl(master, _NUMBER, bytes(4)))
+    return os.open(f"/dev/pts/{number}", flags)

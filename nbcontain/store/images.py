@@ -24,7 +24,7 @@ from nbcontain.oci.image import REF_NAME, Descriptor, Image, Index, Platform
 from nbcontain.oci.indexes import ImageIndex, index_from
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT
-from nbcontain.store import files
+from nbcontain.store import files, spare
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.layout import INDEX_LIMIT, Layout
 from nbcontain.store.listed import WITHIN, Listed, Named, name_of, near, standing, without_names
@@ -362,7 +362,7 @@ class Images:
 
     def _change(self, change: Callable[[_Entries], _Entries], *, removes: bool = False) -> _Entries:
         """Rewrite index.json under its lock, unless nothing changes. Gives the entries; what it `removes` is gone."""
-        with files.lock(self._layout.index_lock, exclusive=True):
+        with files.lock(self._layout.index_lock, exclusive=True), spare.given_up(self._layout, when=removes):
             before = self._now().entries
             after = change(list(before))
             if after != before:

@@ -84,6 +84,11 @@ class Layout:
         """What a power cut is undone by, while something is published that is not on the disk (`write_back`)."""
         return self.root / "unsettled"
 
+    @cached_property
+    def spare(self) -> Path:
+        """Room that is put by for those who remove (`spare`)."""
+        return self.root / "spare"
+
     # --- OCI image layout (image-spec image-layout.md) ---
 
     @cached_property

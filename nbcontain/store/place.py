@@ -1,7 +1,8 @@
-"""Where the store is when nobody says: in its usual place, or on a disk of this machine where that is on a network's.
+"""Where the store is when nobody says: in its usual place, or on a disk of this machine where that is none for it.
 
 No overlay can be mounted over files of a network, locks are slow or missing there, and each of the many small files of
-an image costs journeys: so a home on NFS or Lustre is no place for images (nfs(5), overlayfs.rst).
+an image costs journeys: so a home on NFS or Lustre is no place for images (nfs(5), overlayfs.rst). Nor is one that
+cannot be written to, as in pods whose root file system is read-only.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def place(environ: Mapping[str, str], uid: int) -> Place:
     """
     known = environ if environ.get("HOME") else {**environ, "HOME": _home_of(uid)}
     usual = Layout.default(known, is_root=uid == 0)
-    return Place(usual) if environ.get("NBCONTAIN_ROOT") else unless_networked(usual, uid, OF_THIS_MACHINE)
+    return Place(usual) if environ.get("NBCONTAIN_ROOT") else unless_unfit(usual, uid, OF_THIS_MACHINE)
 
 
 def refuse_anothers(layout: Layout) -> None:
@@ -84,18 +85,22 @@ def _home_of(uid: int) -> str:
         return ""
 
 
-def unless_networked(usual: Layout, uid: int, disks: tuple[str, ...]) -> Place:
-    """The usual place if a store is there, or its file system is this machine's own; else one on these disks."""
+def unless_unfit(usual: Layout, uid: int, disks: tuple[str, ...]) -> Place:
+    """The usual place if a store is there, or can be, on a file system of this machine's; else one on these disks."""
     if os.path.exists(usual.version):
         return Place(usual)
-    mounts = _mounts()
-    if not (kind := networked(usual.root, mounts)):
+    mounts, there = _mounts(), _existing(usual.root)
+    if kind := networked(usual.root, mounts):
+        why = f"{usual.root} is on a file system of a network ({kind})"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        why = f"{there} cannot be written to"
+    else:
         return Place(usual)
     for disk in disks:
         root = Path(disk, f"nbcontain-{uid}")
         is_new = not os.path.lexists(root)
         if not networked(root, mounts) and _is_own(root, uid):
-            return Place(Layout(root), f"{usual.root} is on a file system of a network ({kind})", is_new)
+            return Place(Layout(root), why, is_new)
     return Place(usual)
 
 
@@ -108,9 +113,13 @@ def networked(path: Path, mounts: str) -> str:
 
 def file_system_of(path: Path, mounts: str | None = None) -> str:
     """The type of the file system that holds `path`, or what is there above it; "" where the kernel does not tell."""
-    there = next(each for each in (path, *path.parents) if os.path.exists(each))
-    device = os.stat(there).st_dev
+    device = os.stat(_existing(path)).st_dev
     return file_systems(_mounts() if mounts is None else mounts).get(f"{os.major(device)}:{os.minor(device)}", "")
+
+
+def _existing(path: Path) -> Path:
+    """It, or what is there above it."""
+    return next(each for each in (path, *path.parents) if os.path.exists(each))
 
 
 def file_systems(mounts: str) -> dict[str, str]:

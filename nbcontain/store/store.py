@@ -14,7 +14,7 @@ from nbcontain.linux import boot
 from nbcontain.oci import codec
 from nbcontain.oci.digest import ChainID
 from nbcontain.oci.image import Index
-from nbcontain.store import events_log, files, removal
+from nbcontain.store import events_log, files, removal, spare
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.builds import BuildRecords
 from nbcontain.store.cache import BuildCache
@@ -59,7 +59,7 @@ class Store:
         self.cache = BuildCache(layout, self.blobs)
         self.cache_mounts = CacheMounts(layout)
         self.builds = BuildRecords(layout)
-        self.volumes = Volumes(layout, remove_tree)
+        self.volumes = Volumes(layout, self.overlays.remove_tree)
 
     def _is_in_use(self, name: ChainID | None) -> bool:
         return any(each.is_in_use(name) for each in self.snapshotters)
@@ -198,5 +198,6 @@ def _make(layout: Layout) -> None:
     with files.lock(layout.index_lock, exclusive=True):
         if not layout.index.exists():
             files.replace(layout.index, codec.dump_index(Index(())), 0o644)
+        spare.keep(layout)
         files.replace(layout.oci_layout, OCI_LAYOUT, 0o644)
         files.replace(layout.version, f"{FORMAT_VERSION}\n".encode())

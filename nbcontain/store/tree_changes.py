@@ -77,9 +77,10 @@ class Comparison:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         known = self._noted(path, name)
         if known is not None:
-            if known[0] != status.st_ino or not stat.S_ISDIR(known[4]):
+            lasting = self._index is not None and self._index.has_lasting_numbers
+            if not stat.S_ISDIR(known[4]) or (lasting and known[0] != status.st_ino):
                 return "replaced"
-            return "same" if noted(status) == known else "changed"
+            return "same" if noted(status)[1:] == known[1:] else "changed"
         there = self._status_below(path, name)
         if there is None or not stat.S_ISDIR(there.st_mode):
             return "replaced"

@@ -58,6 +58,8 @@ class TreeIndex:
         self.is_trusted = head.get("trusted") is True
         self.is_linked = head.get("linked") is True
         """Files are those of the original, by another name, and replaced where they differ."""
+        self.has_lasting_numbers = head.get("lasting") is True
+        """Directories keep their inodes' numbers: an overlay of several disks makes them up, anew after each mount."""
         self.directories: dict[bytes, dict[bytes, Noted]] = dict(map(_parsed, lines[1:-1]))
 
 
@@ -66,7 +68,7 @@ def write_index(root: int, fd: int, *, linked: bool, boot: str) -> None:
 
     `boot` is this boot's id: who runs where the tree is the root cannot find it out there.
     """
-    latest = 0
+    latest, devices = 0, {os.fstat(root).st_dev}
     body: list[bytes] = []
     waiting = [b""]
     while waiting:
@@ -78,6 +80,7 @@ def write_index(root: int, fd: int, *, linked: bool, boot: str) -> None:
                 status = os.stat(name, dir_fd=place, follow_symlinks=False)
                 values.append([name, *noted(status)])
                 latest = max(latest, status.st_ctime_ns)
+                devices.add(status.st_dev)
                 if stat.S_ISDIR(status.st_mode):
                     waiting.append(join(path, os.fsencode(name)))
         finally:
@@ -87,6 +90,7 @@ def write_index(root: int, fd: int, *, linked: bool, boot: str) -> None:
     trusted = is_later and syscalls.file_system_type(root) in TELLS_OF_CHANGES
     head = {
         "version": _VERSION, "boot": boot, "device": os.fstat(root).st_dev, "trusted": trusted, "linked": linked,
+        "lasting": len(devices) == 1,
     }  # fmt: skip
     files.write(fd, b"\n".join((json.dumps(head).encode(), *body, b'"end"\n')))
 

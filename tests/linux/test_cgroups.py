@@ -244,6 +244,17 @@ def test_a_group_that_cannot_be_written_to_was_handed_over_to_nobody(tmp_path: P
     assert "privileged" in told.value.hint and "as root" not in told.value.hint, "root is told so, too"
 
 
+def test_root_is_not_told_to_be_root_alone(tmp_path: Path) -> None:
+    """Nor that somebody handed a group over: what is said holds for both."""
+    for tree, why in ((fake_v2(tmp_path / "root"), f"{tmp_path}/root, where"), (Tree({}, None), "there is no group")):
+        with pytest.raises(SetupFailed) as told:
+            Group(tree, "one").limit(Limits(io_weight=100))
+        assert told.value.why.startswith(why) and "as root on a machine" in told.value.hint
+    with pytest.raises(SetupFailed) as paused:
+        Group(Tree({}, None), "one").freezer()
+    assert "as root on a machine" in paused.value.hint
+
+
 def test_others_groups_are_below_the_highest_that_was_handed_over(tmp_path: Path) -> None:
     root = tmp_path / "root"
     if os.geteuid() == 0:

@@ -654,3 +654,11 @@ def test_whatever_is_killed_whenever_one_settling_leaves_nothing(machine: Machin
         machine.clear()
         machine.engine.networks.settle()
         assert picture() == before and not os.listdir(machine.engine.layout.network_sandboxes), (number, told)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a rung of root's")
+def test_only_that_is_advised_which_the_rung_has(tmp_path: Path) -> None:
+    with Engine(tmp_path / "store", {**os.environ, "NBCONTAIN_ISOLATION": "chroot"}) as engine:
+        with pytest.raises(Unavailable, match="bridges cannot be had") as told:
+            engine.networks.create(NetworkRequest(name="lab"))
+        assert told.value.hint == "--network host"

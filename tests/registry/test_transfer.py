@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from hashlib import sha512
@@ -432,6 +433,20 @@ def test_a_stalled_pull_is_cancelled_within_a_second(engine: Engine, registry: R
         task.result()
     assert time.monotonic() - before < 1
     over.set()
+
+
+def test_a_pull_that_waits_for_a_handshake_is_cancelled_within_a_second(engine: Engine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        task = engine.registry.pull(f"localhost:{silent.getsockname()[1]}/team/app:1")
+        taken, _ = silent.accept()
+        with taken:
+            assert taken.recv(1)  # of TLS's first word, which nobody answers
+            before = time.monotonic()
+            task.cancel()
+            assert task.wait(5)
+            assert time.monotonic() - before < 1
+    with pytest.raises(Cancelled):
+        task.result()
 
 
 def test_the_next_pull_goes_on_where_a_cancelled_one_was(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from machine import SLEEP, Machine, until
+from nbcontain import resources
 from nbcontain.engine import Engine
 from nbcontain.errors import ContainerError, ContainerFailed, NotRunning, SetupFailed, UsageError
 from nbcontain.linux.cgroups import PARENT, Tree
@@ -260,3 +264,24 @@ def test_the_terminal_tells_of_memory_and_of_all_power(machine: Machine, roots: 
     assert "no memory left" in told("-m", "16m", "box", "dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1")
     assert "privileged: nothing protects this machine" in told("--privileged", "box", "true")
     assert told("box", "true") == ""
+
+
+def test_where_namespaces_are_hidden_a_containers_processes_are_the_heirs_of_its_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in gVisor of 2022, where a namespace has another number each time that one looks."""
+    own, numbers = os.stat, count(1)
+
+    def stat(path: Any, **words: Any) -> Any:
+        return SimpleNamespace(st_ino=next(numbers)) if str(path).endswith("/ns/pid") else own(path, **words)
+
+    monkeypatch.setattr(resources.os, "stat", stat)
+    script = "sleep 60 & echo $!; wait"
+    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        child = int(first.stdout.readline())
+        try:
+            assert resources._Processes().of(first.pid) == sorted([first.pid, child])
+        finally:
+            os.kill(child, signal.SIGKILL)
+    assert resources._Processes().of(first.pid) == []

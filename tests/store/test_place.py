@@ -1,9 +1,10 @@
-"""Where the store is when nobody says: not on a network's file system."""
+"""Where the store is when nobody says: not on a network's file system, nor where nobody can write."""
 
 from __future__ import annotations
 
 import os
 import pwd
+import subprocess
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from nbcontain.errors import DiskFailed, StoreError
 from nbcontain.store import files
 from nbcontain.store import place as places
 from nbcontain.store.layout import Layout
-from nbcontain.store.place import Place, file_systems, place, refuse_anothers, unless_networked
+from nbcontain.store.place import Place, file_systems, place, refuse_anothers, unless_unfit
 
 MOUNTS = """\
 22 1 {device} / / rw,relatime shared:1 - {kind} server:/export/home rw,vers=4.2
@@ -42,7 +43,7 @@ def mounted_as(monkeypatch: pytest.MonkeyPatch, path: Path, kind: str) -> None:
 
 
 def chosen(home: Path) -> Place:
-    return unless_networked(Layout(home / "store"), os.geteuid(), (str(home.parent / "disk"),))
+    return unless_unfit(Layout(home / "store"), os.geteuid(), (str(home.parent / "disk"),))
 
 
 def mine(home: Path) -> Path:
@@ -55,6 +56,22 @@ def test_a_home_on_a_network_is_no_place_for_a_store_and_that_is_told(home: Path
     assert (first.is_new, again.is_new) == (True, False)
     assert "nfs4" in first.why and str(home) in first.notice and str(mine(home)) in first.notice
     assert os.stat(mine(home)).st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a home that is to be read only")
+def test_a_home_that_is_to_be_read_only_is_no_place_for_a_store(tmp_path: Path) -> None:
+    """As in a pod whose root file system is read-only."""
+    for name in ("home", "disk"):
+        (tmp_path / name).mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", tmp_path / "home"], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        found = chosen(tmp_path / "home")
+        usual = Layout(tmp_path / "home" / "none" / "store")
+        assert unless_unfit(usual, os.geteuid(), (str(tmp_path / "none"),)) == Place(usual)
+    finally:
+        subprocess.run(["umount", tmp_path / "home"], check=True)
+    assert found == Place(Layout(mine(tmp_path / "home")), f"{tmp_path / 'home'} cannot be written to", is_new=True)
 
 
 def test_what_somebody_says_holds_and_so_does_a_store_that_is_there(home: Path) -> None:
@@ -102,7 +119,7 @@ def test_a_disk_that_cannot_be_written_to_is_passed_over(home: Path, monkeypatch
     monkeypatch.setattr(places.files, "make_new_directory", as_on_a_read_only_disk)
     monkeypatch.setattr(places, "networked", lambda path, mounts: "nfs4" if "home" in path.parts else "")
     disks = (str(home.parent / "var-disk"), str(home.parent / "disk"))
-    assert unless_networked(Layout(home / "store"), os.geteuid(), disks).layout.root == mine(home)
+    assert unless_unfit(Layout(home / "store"), os.geteuid(), disks).layout.root == mine(home)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives directories to others")

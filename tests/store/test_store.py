@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import pytest
 
 import needs
 from archives import archive, member
-from nbcontain.errors import StoreError, WrongFormatVersion
+from nbcontain.errors import DiskFull, StoreError, WrongFormatVersion
 from nbcontain.oci.digest import ChainID, Digest
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.rootfs import FUNCTIONS
@@ -317,3 +320,38 @@ def test_umoci_unpacks_what_we_packed(tmp_path: Path) -> None:
     )
     assert (tmp_path / "bundle/rootfs/file1").read_text() == "two"
     assert Store.open(store.layout.root).images.find("hello").config.cmd == ("sh",)
+
+
+def test_a_volume_of_ones_own_files_goes_without_a_container(tmp_path: Path) -> None:
+    """As where nobody can make one."""
+    store = Store.open(tmp_path / "store", remove_tree=_cannot)
+    store.volumes.create("one", created="2026-01-01T00:00:00Z", labels={}, options={})
+    store.volumes.remove("one", list)
+    assert store.volumes.all() == [] and list(store.layout.tmp.iterdir()) == []
+
+
+def _cannot(path: Path) -> None:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
+def test_on_a_full_disk_images_can_be_removed(tmp_path: Path) -> None:
+    """What names them is written anew for that, which takes room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        store = Store.open(disk / "store")
+        add_image(store, "x" * 300_000, name="one")
+        with suppress(OSError), open(disk / "fill", "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        with pytest.raises(DiskFull):
+            add_image(store, "y" * 300_000, name="two")
+        store.images.remove(Reference.parse("one"))
+        assert collect(store, list).blobs > 0
+        assert [name for name, _ in store.images.list() if name] == []
+        assert shutil.disk_usage(disk).free > 200_000
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)  # what the store has open goes later

@@ -6,6 +6,8 @@ import io
 import os
 import shutil
 import stat
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -161,6 +163,51 @@ def test_without_a_good_index_contents_are_compared(original: Path, damage: byte
     assert names_in(changes_of(target, original, damage)) == ["var/", "var/lib/", "var/lib/db"]
     assert index.endswith(b'"end"\n')
     assert names_in(changes_of(target, original, index[:-8])) == ["var/", "var/lib/", "var/lib/db"]
+
+
+@pytest.fixture
+def volatile(tmp_path: Path) -> Iterator[Callable[[], Path]]:
+    """A directory in an overlay of two disks, whose directories have other numbers whenever it is mounted."""
+    lower, upper, work, merged = (tmp_path / name for name in ("lower", "upper", "work", "merged"))
+    for each in (lower, upper, work, merged, upper / "store"):
+        each.mkdir()
+    mounted = 0
+
+    def mount(*words: object) -> None:
+        nonlocal mounted
+        done = subprocess.run(["mount", *map(str, words)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no overlay of two disks can be mounted here: {done.stderr.strip()}")
+        mounted += 1
+
+    def anew() -> Path:
+        if mounted > 1:
+            subprocess.run(["umount", merged], check=True)
+            (upper / f"more{mounted}").mkdir()
+        mount("-t", "overlay", "-o", f"xino=off,lowerdir={lower},upperdir={upper},workdir={work}", "overlay", merged)
+        for each in merged.iterdir():
+            each.stat()
+        return merged / "store"
+
+    mount("-t", "tmpfs", "tmpfs", lower)
+    try:
+        yield anew
+    finally:
+        subprocess.run(["umount", merged, lower], capture_output=True, check=False)
+
+
+def test_where_directories_have_other_numbers_after_a_mount_they_are_the_same(volatile: Callable[[], Path]) -> None:
+    before = volatile() / "original"
+    before.mkdir()
+    unpack(before, BEFORE)
+    copied(before)
+    original = volatile() / "original"
+    target, index = original.parent / "copy", (original.parent / "index").read_bytes()
+    assert names_in(changes_of(target, original, index)) == []
+    shutil.rmtree(target / "var/lib")
+    (target / "var/lib").mkdir()
+    (target / "var/lib/new").write_text("n")
+    assert names_in(changes_of(target, original, index)) == ["var/", "var/lib/", "var/lib/.wh.db", "var/lib/new"]
 
 
 def test_what_is_gone_or_another_is_said_as_an_overlay_would(original: Path) -> None:

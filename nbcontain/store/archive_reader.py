@@ -354,7 +354,6 @@ class _Intake:
             )
             yield Saved(codec.image_from(codec.dump_manifest(manifest), raw_config), tuple(map(_name, tags)))
 
-
     def _uncompressed(self, held: _Held) -> _Held:
         """The tar in a layer that no registry would take as it came."""
         with held.blob.path.open("rb", buffering=0) as packed:

@@ -10,6 +10,7 @@ import random
 import shutil
 import sys
 import tarfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from typing import ParamSpec
 
 import pytest
 
+from machine import until
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import ContainerNotFound, ImageNotFound, NbcontainError, VolumeNotFound
@@ -286,6 +288,8 @@ def one_zygote(root: Path) -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch, Engine(root) as engine:
         engine.run(RunOptions(image="box", remove=True)).result()
+        # Its thread may still be asking for a spare: who is forked meanwhile would wait for the lock for ever.
+        until(lambda: not [each for each in threading.enumerate() if each.name.startswith("nbcontain run")])
         launcher = engine.launcher
         patch.setattr(Engine, "launcher", property(lambda engine: launcher))
         yield

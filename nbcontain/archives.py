@@ -24,7 +24,7 @@ from nbcontain.runtime.lifetimes import health_from
 from nbcontain.store import destinations
 from nbcontain.store.archive_reader import read_archive
 from nbcontain.store.archive_writer import Saved, layers_of, write_archive, write_directory
-from nbcontain.store.conversion import converted, layer_step
+from nbcontain.store.conversion import TOLD_BYTES, converted, layer_step
 from nbcontain.store.early import Early
 from nbcontain.store.gc import sweep
 from nbcontain.store.layer_forms import Form
@@ -33,8 +33,6 @@ from nbcontain.values import replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
-
-_TOLD_BYTES = 8 << 20
 
 
 class Archives:
@@ -334,7 +332,7 @@ class _Teller:
 
     def __call__(self, done: int) -> None:
         """So many are now."""
-        if done - self._told >= _TOLD_BYTES or done == self._total:
+        if done - self._told >= TOLD_BYTES or done == self._total:
             self._told = done
             self.strike()
 

@@ -45,7 +45,8 @@ def finished(
         image = converted(image, form, store.blobs, lambda layer: step, first=first, again=again)
     elif any(each.push for each in outputs):
         # As `push` does it: a base may have come in an archive of docker's.
-        image = converted(image, GZIP, store.blobs, partial(layer_step, emit, "build"), plain_only=True)
+        compress = partial(layer_step, emit, "build", doing="compress")
+        image = converted(image, GZIP, store.blobs, compress, plain_only=True)
     if not annotations:
         return image
     manifest = replace(image.manifest, annotations={**image.manifest.annotations, **annotations})

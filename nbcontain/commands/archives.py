@@ -141,13 +141,20 @@ def container_export(engine: Engine, words: ExportWords) -> InProgress[Lines]:
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
-class CommitWords:
-    container: str = argument(help="a container")
-    name: str = argument(help="what to call the image", nargs="?", default="", metavar="NAME")
+class Committing:
+    """What an image of a container is given besides."""
+
     changes: tuple[str, ...] = option("-c", "--change", help="an instruction for its config, as in 'CMD [\"sh\"]'",
                                       metavar="INSTRUCTION")  # fmt: skip
     message: str = option("-m", "--message", help="a comment for its history", metavar="TEXT")
     author: str = option("-a", "--author", help="who made it", metavar="NAME")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class CommitWords(Committing):
+    container: str = argument(help="a container")
+    name: str = argument(help="what to call the image", nargs="?", default="", metavar="NAME")
     pause: bool = option("-p", "--pause", help="let it stand still while its files are read")
     quiet: bool = option("-q", "--quiet", help="only the image's id")
 

@@ -58,6 +58,11 @@ class ServiceWords(ComposeWords):
     services: tuple[str, ...] = argument(help="only these services", nargs="*", default=(), metavar="SERVICE")
 
 
+def said(words: Any, options_type: type) -> dict[str, Any]:
+    """What words say of those options that they share with others."""
+    return {each.name: getattr(words, each.name) for each in fields(options_type)}
+
+
 def profiles_of(engine: Engine, words: ComposeWords) -> tuple[str, ...]:
     """Those that a line or COMPOSE_PROFILES asks for."""
     return (*words.profiles, *filter(None, engine.environ.get("COMPOSE_PROFILES", "").split(",")))
@@ -119,8 +124,7 @@ def compose_up(engine: Engine, words: UpWords) -> InProgress[Any]:
 
 @command("compose", "create", "make a project's containers, and start none", CreateWords)
 def compose_create(engine: Engine, words: CreateWords) -> object:
-    told = {each.name: getattr(words, each.name) for each in fields(CreateWords)}
-    return compose_up(engine, UpWords(**told, no_start=True))
+    return compose_up(engine, UpWords(**said(words, CreateWords), no_start=True))
 
 
 def _numbers(words: Sequence[str]) -> dict[str, int]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nbcontain import detach_keys as keys
-from nbcontain.commands.archives import CommitWords, ExportWords, container_commit, container_export
-from nbcontain.commands.compose import ComposeWords
-from nbcontain.commands.containers import AttachWords, container_attach
+from nbcontain.commands.archives import Committing, CommitWords, ExportWords, container_commit, container_export
+from nbcontain.commands.compose import ComposeWords, said
+from nbcontain.commands.containers import Attaching, AttachWords, container_attach
 from nbcontain.commands.copies import CpWords, container_cp, parted
 from nbcontain.commands.table import command
 from nbcontain.display.values import InProgress
@@ -65,30 +64,20 @@ class OneWords(ComposeWords):
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
-class ComposeAttachWords(OneWords):
-    detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=keys.DEFAULT)
-    no_stdin: bool = option("--no-stdin", help="only look on")
-    sig_proxy: bool = option(
-        "--sig-proxy", help="signals that a terminal's command gets go to the program", default=True
-    )
+class ComposeAttachWords(OneWords, Attaching):
+    """What `compose attach` can be told."""
 
 
 @command("compose", "attach", "a service's container's card; on a terminal: what it says, and what you type",
          ComposeAttachWords)  # fmt: skip
 def compose_attach(engine: Engine, words: ComposeAttachWords) -> object:
-    return container_attach(engine, AttachWords(
-        name=words.of(engine), detach_keys=words.detach_keys, no_stdin=words.no_stdin, sig_proxy=words.sig_proxy,
-    ))  # fmt: skip
+    return container_attach(engine, AttachWords(name=words.of(engine), **said(words, Attaching)))
 
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
-class ComposeCommitWords(OneWords):
+class ComposeCommitWords(OneWords, Committing):
     image: str = argument(help="what to call the image", nargs="?", default="", metavar="NAME")
-    changes: tuple[str, ...] = option("-c", "--change", help="an instruction for its config, as in 'CMD [\"sh\"]'",
-                                      metavar="INSTRUCTION")  # fmt: skip
-    message: str = option("-m", "--message", help="a comment for its history", metavar="TEXT")
-    author: str = option("-a", "--author", help="who made it", metavar="NAME")
     # -p is the project's name here.
     pause: bool = option("--pause", help="let it stand still while its files are read")
 
@@ -96,8 +85,7 @@ class ComposeCommitWords(OneWords):
 @command("compose", "commit", "make an image of a service's container and what it changed", ComposeCommitWords)
 def compose_commit(engine: Engine, words: ComposeCommitWords) -> object:
     return container_commit(engine, CommitWords(
-        container=words.of(engine), name=words.image, changes=words.changes, message=words.message,
-        author=words.author, pause=words.pause,
+        container=words.of(engine), name=words.image, pause=words.pause, **said(words, Committing)
     ))  # fmt: skip
 
 

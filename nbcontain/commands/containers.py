@@ -274,12 +274,20 @@ def container_diff(engine: Engine, words: OneName) -> Table:
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
-class AttachWords(OneName):
+class Attaching:
+    """How one looks on, and leaves."""
+
     detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=keys.DEFAULT)
     no_stdin: bool = option("--no-stdin", help="only look on")
     sig_proxy: bool = option(
         "--sig-proxy", help="signals that a terminal's command gets go to the program", default=True
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class AttachWords(OneName, Attaching):
+    """What `attach` can be told."""
 
 
 @command(

@@ -252,11 +252,8 @@ class Registries:
                 self._tell_troubles(task, emit, wire)
                 for _, image in images:
                     if image.digest not in ready:
-                        ready[image.digest] = image
-                        if packs and isinstance(image, Image) and has_plain_layers(image):
-                            # A registry that is not there, or lets nobody in, changes nothing here.
-                            client.has_blob(reference.repository, image.manifest.config)
-                            ready[image.digest] = self._packed(image, _struck(emit, wire), task)
+                        packed = self._packed(image, reference, client, _struck(emit, wire), task) if packs else image
+                        ready[image.digest] = packed
                 for each, given in images:
                     image = ready[given.digest]
                     push = Push(client, store, _struck(emit, wire), task)
@@ -272,8 +269,14 @@ class Registries:
             store.tell("image", "push", each.familiar, {"name": each.familiar_repository})
         return tuple(sent)
 
-    def _packed(self, image: Image, emit: Emit, task: str) -> Image:
-        """An image without plain layers, which has the names of the one that it was."""
+    def _packed(
+        self, image: Image | ImageIndex, reference: Reference, client: RegistryClient, emit: Emit, task: str
+    ) -> Image | ImageIndex:
+        """An image without plain layers, which has the names of the one that it was. An index stays as it is."""
+        if isinstance(image, ImageIndex) or not has_plain_layers(image):
+            return image
+        # A registry that is not there, or lets nobody in, changes nothing here.
+        client.has_blob(reference.repository, image.manifest.config)
         images, blobs = self.stacks().store.images, self.stacks().store.blobs
         made = converted(image, GZIP, blobs, partial(layer_step, emit, task, doing="compress"), plain_only=True)
         # A name with a digest stands for that manifest and no other.

@@ -135,20 +135,27 @@ def uncompressed(stream: Readable) -> Uncompressed:
         count += got
     first = bytes(start[:count])
     rest = _Prefixed(first, stream)
-    if name := kind_of(first):
-        make = next(make for magic, (_, make) in _KINDS.items() if first.startswith(magic))
+    if kind := _kind(first):
+        name, make = kind
         return Uncompressed(_opened(_Packed(rest, name), make), name)
-    if first.startswith(b"\x04\x22\x4d\x18"):
+    if first.startswith(b"\x04\x22\x4d\x18") and not _is_tar(first):
         raise BadArchive("the archive is compressed with lz4", hint="Decompress it first.")
     return Uncompressed(rest)
 
 
 def kind_of(first: bytes) -> str:
     """What data that begins with this block is compressed with: gzip, zstd, bzip2 or xz; "" for what is not."""
-    if first[257:262] == b"ustar":
-        # A tar, whatever its first name begins with.
-        return ""
-    return next((name for magic, (name, _) in _KINDS.items() if first.startswith(magic)), "")
+    kind = _kind(first)
+    return kind[0] if kind else ""
+
+
+def _kind(first: bytes) -> tuple[str, Callable[[], Decompressor]] | None:
+    return None if _is_tar(first) else next((kind for magic, kind in _KINDS.items() if first.startswith(magic)), None)
+
+
+def _is_tar(first: bytes) -> bool:
+    """Then it is one whatever its first name begins with."""
+    return first[257:262] == b"ustar"
 
 
 class _Prefixed:

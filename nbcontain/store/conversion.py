@@ -17,7 +17,8 @@ from nbcontain.store.layer_writer import layer_writer
 from nbcontain.store.tar import Readable
 from nbcontain.values import replace
 
-_TOLD_BYTES = 8 << 20
+TOLD_BYTES = 8 << 20
+"""What goes on is told of once in so many."""
 Step = Callable[[Layer], AbstractContextManager[Callable[[int], object]]]
 """Around the work on one layer; what it gives hears of bytes."""
 
@@ -31,7 +32,7 @@ def layer_step(emit: Emit, parent: TaskId, layer: Layer, *, doing: str = "") -> 
     def hear(size_bytes: int) -> None:
         nonlocal done, told
         done += size_bytes
-        if done - told >= _TOLD_BYTES:
+        if done - told >= TOLD_BYTES:
             told = done
             emit(Progress(task, done))
 

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from archives import archive, member
 from machine import until
 from nbcontain.errors import BadArchive, DiskFull
 from nbcontain.oci.digest import Digest
@@ -61,6 +62,12 @@ def written(store: Store, pieces: list[bytes]) -> Layer:
 @pytest.mark.parametrize("packer", PACKERS)
 def test_every_compression_is_told_by_its_content(packer: str) -> None:
     assert read(PACKERS[packer](DATA)) == DATA
+
+
+@pytest.mark.parametrize("magic", [b"\x1f\x8b", b"BZh", b"\x04\x22\x4d\x18"], ids=["gzip", "bzip2", "lz4"])
+def test_a_tar_is_one_whatever_its_first_name_begins_with(magic: bytes) -> None:
+    data = archive(member(magic + b"name", data=b"x"))
+    assert read(data) == data
 
 
 @pytest.mark.parametrize("packer", ["gzip", "bzip2", "xz", "zstd"])
